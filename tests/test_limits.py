@@ -22,7 +22,7 @@ def test_a_value_that_is_not_a_number_is_refused(monkeypatch, text):
 
 
 def test_a_variable_that_names_no_limit_is_refused(monkeypatch):
-    limits_module._chosen.cache_clear()  # as in a new process
+    limits_module._parse.cache_clear()  # as in a new process
     monkeypatch.setenv("WSI_SEG_MAX_VERTEX", "5")
     with pytest.raises(ConfigError, match="WSI_SEG_MAX_VERTICES"):
         limits()

@@ -1,7 +1,7 @@
 """Segment gigapixel slides: stores, importance sampling, training, seamless inference, polygons.
 
-Public names are loaded on first use, so ``import wsi_seg`` costs next to nothing and imports
-neither torch nor dask nor rasterio.
+Public names are loaded on first use, so that ``import wsi_seg`` is fast and imports neither torch
+nor dask nor rasterio.
 
 Examples
 --------
@@ -192,7 +192,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name from its home on first use (PEP 562)."""
+    """Load a public name from its module on first use (PEP 562)."""
     if name not in _HOMES:
         raise AttributeError(f"module 'wsi_seg' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -1,19 +1,19 @@
-"""Owns addresses (``s3://bucket/store.zarr``): telling them from paths, and hiding secrets."""
+"""Owns addresses (``s3://bucket/store.zarr``): recognizing them, and hiding credentials."""
 
 import re
 from pathlib import Path, PurePath
 
-# pathlib folds the "//" of an address to "/"; a single letter would be a drive of Windows.
+# pathlib collapses "//" in addresses to "/"; a single letter would be a Windows drive.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+:)/")
-# In a text: what is before the host, and what is after the path and grants access.
+# User and password before the host; query with a signature after the path.
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^/\s@]*@")
-# pathlib has folded the slashes of these.
-_FOLDED = re.compile(r"\b(s3|gs|az|https?):/(?=[^/\s])")
+# Addresses whose slashes pathlib has collapsed.
+_COLLAPSED = re.compile(r"\b(s3|gs|az|https?):/(?=[^/\s])")
 _QUERY = re.compile(r"(\bhttps?:/{1,2}[^\s?'\"]+)\?[^\s'\")]*[^\s'\"):,;.]")
 
 
 def is_remote(path: PurePath) -> bool:
-    """Whether a path is an address; one below a folder that exists, such as ``s3:``, is not.
+    """Return whether a path is an address, not a path in an existing folder such as ``s3:``.
 
     Examples
     --------
@@ -25,11 +25,11 @@ def is_remote(path: PurePath) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """Cut users, passwords and signatures out of all addresses in a text, and spell them out.
+    """Remove users, passwords and signatures from all addresses in a text, and restore ``//``.
 
     Examples
     --------
     >>> without_secrets("cannot read https://me:word@host/a.svs?X-Amz-Signature=12: 403")
     'cannot read https://host/a.svs: 403'
     """
-    return _QUERY.sub(r"\1", _USER.sub(r"\1", _FOLDED.sub(r"\1://", text)))
+    return _QUERY.sub(r"\1", _USER.sub(r"\1", _COLLAPSED.sub(r"\1://", text)))

@@ -1,33 +1,33 @@
-"""Owns what this process does with memory that it has freed: keeps it, or gives it back."""
+"""Owns tuning glibc's malloc: keep freed memory, or return it to the system."""
 
 import ctypes
 import sys
 
-# Names of glibc's mallopt, see its manual page.
+# Parameters of glibc's mallopt(3).
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
-# Largest block that is kept for reuse; glibc takes no larger number here than a C int.
-_KEPT_BYTES = 2**30
+# Largest block that is kept for reuse; the parameter is a C int.
+_MAX_KEPT_BYTES = 2**30
 
 
 def keep_freed_memory() -> None:
-    """Let malloc reuse large blocks in place of giving them back to the system at once.
+    """Let malloc keep large freed blocks for reuse, instead of returning them to the system.
 
-    Each layer of a network on a CPU asks for tens of MB that the one before has just freed; given
-    back, their pages are faulted in and zeroed again. Measured on two cores, Unet efficientnet-b0:
-    1.1 s in place of 1.8 s for 4 tiles of 512 px. The peak stays the same. Does nothing where
-    malloc is not glibc's.
+    On a CPU, each layer of a network allocates tens of MB that the previous one has just freed; if
+    these were returned, their pages would be faulted in and zeroed again. Measured on two cores,
+    Unet efficientnet-b0: 1.1 s instead of 1.8 s for 4 tiles of 512 px, with the same peak memory.
+    Does nothing if malloc is not glibc's.
     """
     if (library := _glibc()) is not None:
         library.mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        library.mallopt(_MMAP_THRESHOLD, _KEPT_BYTES)
+        library.mallopt(_MMAP_THRESHOLD, _MAX_KEPT_BYTES)
 
 
 def give_back_freed_memory() -> None:
-    """Let malloc give the system all pages that are free, those between used ones too.
+    """Let malloc return all free pages to the system, including those between used ones.
 
-    For after a piece of work that made many small things, in a process that lives on: of a million
-    outlines 140 MB were left. Does nothing where malloc is not glibc's.
+    For long-lived processes after work with many small objects: a million outlines left 140 MB.
+    Does nothing if malloc is not glibc's.
     """
     if (library := _glibc()) is not None:
         library.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Owns the one policy for many slides: what fails is noted by name, all others are done."""
+"""Owns processing many slides: failures are recorded by name, and all others are done."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -14,39 +14,39 @@ logger = logging.getLogger(__name__)
 
 
 class Report(Protocol):
-    """What a verb reports: its figures, and which slides failed."""
+    """Report of a command: its results, and which slides failed."""
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Return the report as lines of text."""
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the report as JSON values."""
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides failed; all others are done."""
+        """Raise `BatchError` if some slides failed; all others are done."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlidesReport[S]:
-    """What most verbs report: something about each slide that is done, and what failed.
+    """Base of most reports: an entry for each slide that is done, and the failures.
 
     Parameters
     ----------
     slides
-        Of the slides that are done.
+        Entries of the slides that are done.
     failures
-        Why others are not, by name.
+        Reasons of failures, by slide name.
     """
 
     slides: tuple[S, ...]
     failures: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides failed; all others are done."""
+        """Raise `BatchError` if some slides failed; all others are done."""
         require_none(self.failures, done=len(self.slides))
 
 
@@ -57,9 +57,9 @@ class Batch[R]:
     Parameters
     ----------
     results
-        What the work returned, by name, in the order of the names.
+        Return values of the work by name, in the order of the names.
     failures
-        Why the others failed, by name.
+        Reasons of failures, by name.
     """
 
     results: dict[str, R]
@@ -75,21 +75,21 @@ def run_each[R](
     threads: int = 1,
     progress: Progress,
 ) -> Batch[R]:
-    """Work on each slide; one that fails stops no other.
+    """Process each slide; a failure does not stop the others.
 
     Parameters
     ----------
     names
         Names of the slides.
     work
-        Called with each name. Of its errors those of ours are noted; any other is a defect and
-        passes through.
+        Called with each name. A `WsiSegError` is recorded; any other exception is a bug and
+        propagates.
     title, unit
-        Shown with the progress.
+        Title and unit of the progress.
     threads
-        Slides at a time; more than one where the work waits for a network.
+        Number of slides processed at a time; more than 1 if the work waits for a network.
     progress
-        Advanced by slides, failed ones too.
+        Reports progress in slides, including failed ones.
 
     Returns
     -------
@@ -128,17 +128,17 @@ def run_each[R](
 
 
 def require_none(failures: Mapping[str, str], *, done: int) -> None:
-    """Raise a `BatchError` if there are failures.
+    """Raise `BatchError` if there are failures.
 
     Raises
     ------
     BatchError
-        Names each of them, and how many slides are done.
+        With all failures and the number of slides that are done.
     """
     if failures:
         raise BatchError(failures, done=done)
 
 
 def elsewhere_lines(count: int) -> list[str]:
-    """Sentence about slides that others of several processes do; nothing without any."""
+    """Return a line about slides of other processes; empty if there are none."""
     return [f"{count} more slides were done before, or are left to other processes"] * bool(count)

@@ -1,4 +1,4 @@
-"""Owns the class table: which id, name and colour each segmented structure has."""
+"""Owns the class table: id, name and colour of each segmented structure."""
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,36 +13,36 @@ from wsi_seg.errors import ConfigError
 BACKGROUND = 0
 IGNORE = 255
 
-# Annotations of this class are drawn as 255: there nothing is learned and nothing is scored.
+# Annotations of this class are drawn as 255: ignored in training and scores.
 IGNORE_NAME = "ignore"
 
-# Annotations of this class uncover what earlier ones drew; LabelMe's name for them.
+# Annotations of this class erase what earlier ones drew; LabelMe's name for background.
 BACKGROUND_NAME = "_background_"
 
-_OWN_NAMES = (
+_SPECIAL_NAMES = (
     (re.compile(r"__ignore__|ignore\*(: .*)?", re.IGNORECASE), IGNORE_NAME),  # LabelMe's, QuPath's
     (re.compile(r"__?background__?", re.IGNORECASE), BACKGROUND_NAME),
 )
 
-# Map inside a label that says how much less than 1 each pixel weighs in training, in 1/255.
+# Map inside a label with ``1 - weight`` of each pixel in training, in steps of 1/255.
 DOUBT = "doubt"
 
-# Whether a pixel has one class at most, or any number of them; see `ClassTable`.
+# Whether a pixel has at most one class, or any number of classes; see `ClassTable`.
 ClassMode = Literal["exclusive", "overlapping"]
 
-# Okabe and Ito's palette (2008), distinct for colour-blind readers; black is left out.
+# Okabe and Ito's palette (2008) for colour-blind readers, without black.
 _PALETTE = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
 
 
-def meant_by(name: str) -> str:
-    """Class that a name of an annotation means, where programs keep it for their own use.
+def special_class(name: str) -> str:
+    """Map the special names of LabelMe and QuPath to ours; return other names unchanged.
 
     Examples
     --------
-    >>> meant_by("__ignore__"), meant_by("Ignore*"), meant_by("gland")
+    >>> special_class("__ignore__"), special_class("Ignore*"), special_class("gland")
     ('ignore', 'ignore', 'gland')
     """
-    return next((own for spelled, own in _OWN_NAMES if spelled.fullmatch(name)), name)
+    return next((own for spelled, own in _SPECIAL_NAMES if spelled.fullmatch(name)), name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +54,11 @@ class ClassEntry:
     id
         Value in label maps, 1 to 254; 0 is background and 255 is ignore.
     name
-        Name as annotations spell it.
+        Name in annotations.
     colour
         ``#rrggbb``.
     merged
-        Names of annotations that are all this class; without any it is ``name`` alone.
+        Names in annotations that are combined to this class; empty for only ``name``.
     """
 
     id: int
@@ -68,12 +68,12 @@ class ClassEntry:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """Names in annotations that count as this class."""
+        """Names in annotations that belong to this class."""
         return self.merged or (self.name,)
 
     @property
     def rgb(self) -> tuple[int, int, int]:
-        """Red, green and blue, each 0 to 255."""
+        """Red, green and blue, 0 to 255."""
         return (int(self.colour[1:3], 16), int(self.colour[3:5], 16), int(self.colour[5:7], 16))
 
 
@@ -87,14 +87,13 @@ class ClassTable:
     Parameters
     ----------
     entries
-        The classes; `ClassTable.named` makes them of names.
+        The classes; see `ClassTable.named`.
     mode
-        ``exclusive``: a pixel is background or of one class. A network gives a logit for the
-        background, then one for each class, and their softmax is the probability.
-        ``overlapping``: each class has a sigmoid, and a plane of the label, of its own.
-        None: each class has a sigmoid, and a label has one id for each pixel. That is what one
-        class is, what labels are unless they are drawn otherwise, and what several classes were
-        before there were modes.
+        ``exclusive``: a pixel is background or one class. A network outputs a logit for background,
+        then one per class; probabilities are their softmax.
+        ``overlapping``: each class has its own sigmoid, and its own plane in labels.
+        None: each class has its own sigmoid, and a label has one id per pixel. This is the mode of
+        a single class, of labels by default, and of tables from before modes existed.
 
     Examples
     --------
@@ -125,18 +124,18 @@ class ClassTable:
         merged: Sequence[Sequence[str]] = (),
         mode: ClassMode | None = None,
     ) -> "ClassTable":
-        """Table of these names.
+        """Make a table from class names; a single class cannot overlap, so its mode is None.
 
         Parameters
         ----------
         names
-            In the order of the ids.
+            Names in the order of the ids.
         colours
-            ``#rrggbb``; those left out are taken from a fixed palette.
+            ``#rrggbb``; missing ones are taken from a fixed palette.
         merged
-            For each class, names of annotations that count as it; none is its own name.
-
-        One class has nothing to overlap with, so its mode is then None.
+            Names in annotations that are combined to each class; empty for its own name.
+        mode
+            See `ClassTable`.
 
         Raises
         ------
@@ -164,7 +163,7 @@ class ClassTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names in table order."""
+        """Names in order of the ids."""
         return tuple(entry.name for entry in self.entries)
 
     @property
@@ -174,19 +173,19 @@ class ClassTable:
 
     @property
     def planes(self) -> int | None:
-        """Planes of a label: one for each overlapping class, or None for one id of each pixel.
+        """Number of planes of a label: one per overlapping class, or None for one id per pixel.
 
-        Plane ``c`` is 0, id ``c + 1``, or 255 where that class is to be ignored.
+        Plane ``c`` is 0, id ``c + 1``, or 255 where that class is ignored.
         """
         return len(self.entries) if self.mode == "overlapping" else None
 
     @property
     def outputs(self) -> int:
-        """Channels of a network's output: one for each class, after one of the background."""
+        """Output channels of a network: one per class, after one for background if exclusive."""
         return len(self.entries) + self.is_exclusive
 
     def id_of(self, name: str) -> int:
-        """Id of the class with this name.
+        """Return the id of the class with a name.
 
         Raises
         ------
@@ -199,7 +198,7 @@ class ClassTable:
         raise ConfigError(f"got class {name!r}; expected one of {', '.join(self.names)}")
 
     def absent_from(self, known: "ClassTable") -> tuple[str, ...]:
-        """Names that a label with the classes ``known`` lacks: of classes, or of their parts."""
+        """Return the names of classes, or of their parts, that the table ``known`` lacks."""
         return tuple(
             part
             for entry in self.entries
@@ -209,9 +208,9 @@ class ClassTable:
         )
 
     def recoding(self, known: "ClassTable") -> NDArray[np.uint8]:
-        """Table ``(256,)`` from the ids of a label with the classes ``known`` to those of this one.
+        """Return the lookup table, ``(256,)`` uint8, from ids of ``known`` to ids of this table.
 
-        Classes that this one lacks become background, and pixels to ignore stay.
+        Classes that this table lacks become background; ignored pixels stay ignored.
         """
         table = np.zeros(256, dtype=np.uint8)
         table[IGNORE] = IGNORE
@@ -221,9 +220,9 @@ class ClassTable:
         return table
 
     def to_json(self) -> list[dict[str, object]] | dict[str, object]:
-        """Names, colours and what is merged, in table order, as plain JSON values.
+        """Return names, colours and merged names in order of the ids, as JSON values.
 
-        Where there is a mode, a mapping of ``mode`` and ``table``.
+        If the table has a mode, a mapping with ``mode`` and ``table``.
         """
         rows: list[dict[str, object]] = [
             {"name": entry.name, "colour": entry.colour}
@@ -234,7 +233,7 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, values: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> "ClassTable":
-        """Make it of the ``values`` that `to_json` gave."""
+        """Make a table from ``values``, the result of `to_json`."""
         rows = values["table"] if isinstance(values, Mapping) else values
         return cls.named(
             [row["name"] for row in rows],

@@ -1,6 +1,7 @@
-"""Owns what of the machine this process may use.
+"""Owns the resources that this process may use: CPU cores and memory.
 
-Cores by affinity, its container's quota and its share of them; memory by its container's limit.
+Cores are limited by affinity, the CPU quota of the container, and sharing with other processes;
+memory by the limit of the container.
 """
 
 import functools
@@ -14,39 +15,39 @@ from wsi_seg.errors import ConfigError
 _OWN_GROUPS = Path("/proc/self/cgroup")
 _GROUPS = Path("/sys/fs/cgroup")
 
-# Reads at a time: other work of a process, such as launching and writing, has cores of its own.
-_OTHER_CORES, _FEWEST_READERS = 2, 2
+# Cores that readers leave to launching and writing; minimum number of readers.
+_OTHER_CORES, _MIN_READERS = 2, 2
 
-# Groups of the first kind write this, or more, where they have no limit.
+# cgroup v1 reports no limit as a number at least this large.
 _UNLIMITED = 2**62
 
 
 def available_cores() -> int:
-    """Cores this process may use, at least 1.
+    """Return the number of cores that this process may use, at least 1.
 
     The smaller of affinity and CPU quota (rounded up), divided by the number of processes that
-    share them; see `share_cores`.
+    share the cores; see `share_cores`.
     """
     return max(1, _cores() // _share().among)
 
 
 def default_readers() -> int:
-    """Choose how many reads at a time suit the cores this process may use."""
-    return max(_FEWEST_READERS, available_cores() - _OTHER_CORES)
+    """Return the default number of concurrent reads for the available cores."""
+    return max(_MIN_READERS, available_cores() - _OTHER_CORES)
 
 
 def share_cores(among: int) -> None:
-    """Share this machine's cores with the other workers on it.
+    """Share the cores of this machine with its other workers.
 
     Parameters
     ----------
     among
-        Number of processes that share them, this one included.
+        Number of processes that share them, including this one.
 
     Raises
     ------
     ConfigError
-        If it is below 1.
+        If ``among`` is below 1.
     """
     if among < 1:
         raise ConfigError(f"got cores to be shared among {among} processes; expected 1 or more")
@@ -60,7 +61,7 @@ class _Share:
 
 @functools.cache
 def _share() -> _Share:
-    """Share of this process; a forked child begins with that of its parent."""
+    """Return the share of this process; a forked child inherits that of its parent."""
     return _Share()
 
 
@@ -77,14 +78,14 @@ def _affinity() -> int:
 
 @functools.cache
 def quota_cores(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
-    """CPU quota of this process's control groups, in cores rounded up; None if there is none.
+    """Return the CPU quota of this process's cgroups in cores, rounded up; None without a quota.
 
     Parameters
     ----------
     own
-        File that lists the groups of this process.
+        File that lists the cgroups of this process.
     groups
-        Folder in which the groups are.
+        Root folder of the cgroups.
     """
     quotas = [
         -(-quota // period)
@@ -95,7 +96,7 @@ def quota_cores(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
 
 
 def memory_limit(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
-    """Memory limit of this process's control groups, in bytes; None if there is none.
+    """Return the memory limit of this process's cgroups in bytes; None without a limit.
 
     Parameters
     ----------
@@ -113,9 +114,9 @@ def memory_limit(own: Path = _OWN_GROUPS, groups: Path = _GROUPS) -> int | None:
 
 
 def _folders(controller: str, own: Path, groups: Path) -> Iterator[Path]:
-    """Folders of a controller's groups and those above them, each of which may have a limit.
+    """Yield the folders of a controller's cgroups and their parents, each of which may set a limit.
 
-    A container may see a path of the machine outside; its own group is then the topmost folder.
+    A container may see paths of its host; its own cgroup is then the root folder.
     """
     try:
         lines = own.read_text().splitlines()
@@ -136,7 +137,7 @@ def _folders(controller: str, own: Path, groups: Path) -> Iterator[Path]:
 
 
 def _quota(folder: Path) -> Iterator[tuple[int, int]]:
-    """Quota and period in microseconds; nothing if the group has none."""
+    """Yield quota and period in microseconds, if the cgroup has a quota."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         found = _numbers(folder, *names)
         if len(found) == 2 and min(found) > 0:
@@ -144,7 +145,7 @@ def _quota(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def _numbers(folder: Path, *names: str) -> list[int]:
-    """Whole numbers of some files; nothing if there is no such file, or it says "max"."""
+    """Return the integers in some files; empty if a file does not exist, or contains "max"."""
     try:
         words = " ".join((folder / name).read_text() for name in names).split()
         return [int(word) for word in words]

@@ -1,4 +1,4 @@
-"""Owns the demo: the whole chain on slides it makes itself, and on a real picture of tissue."""
+"""Owns the demo: all steps on synthetic slides, and on a real image of tissue."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from wsi_seg.atomic import atomic_path, write_atomic
 from wsi_seg.errors import OutputError
 from wsi_seg.progress import Progress
 
-# Name, height and width in pixels, seed. The last slide is never learned from.
+# Name, height and width in pixels, and seed. The last slide is not used in training.
 SLIDES = (("train", 9216, 12288, 7), ("val", 4608, 6144, 11), ("test", 9216, 12288, 23))
 LEARNED = ("train", "val")
 
@@ -17,7 +17,7 @@ MPP = 0.5
 LABEL = "annotations"
 
 RECIPE = """\
-# Finds glands at 2 um per pixel: two minutes on two idle CPU cores, longer on busy ones.
+# Segments glands at 2 um per pixel: two minutes on two idle CPU cores, longer on busy ones.
 name: demo
 seed: 1
 classes: [{name: gland}]
@@ -40,20 +40,20 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class DemoReport:
-    """Figures of the demo.
+    """Results of the demo.
 
     Parameters
     ----------
     dice, iou
-        Of the glands on the slide that was not learned from.
+        Scores of glands on the test slide.
     tiles_per_second
-        Of inference, reading and writing included; 0 where all was there from an earlier run.
+        Speed of inference, including reading and writing; 0 if an earlier run did it.
     peak_memory
-        Of this process, in bytes.
+        Peak memory of this process in bytes.
     seconds
-        Time for everything.
+        Total time in seconds.
     picture, polygons
-        Overview of the slide with what was found; the same as GeoJSON.
+        Overview of the test slide with the predicted objects, and these as GeoJSON.
     """
 
     dice: float
@@ -65,22 +65,22 @@ class DemoReport:
     polygons: Path
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Return the results as lines of text."""
         memory, minutes = self.peak_memory / 1e9, self.seconds / 60
         return [
-            f"Dice {self.dice:.4f}, IoU {self.iou:.4f} on a slide it never saw",
+            f"Dice {self.dice:.4f}, IoU {self.iou:.4f} on a slide that was not in training",
             f"{self.tiles_per_second:.1f} tiles/s, peak memory {memory:.2f} GB, {minutes:.1f} min",
             f"Look at {self.picture}",
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the results as JSON values."""
         return asdict(self) | {"picture": str(self.picture), "polygons": str(self.polygons)}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Stage:
-    """Where the demo works, and where it reports."""
+    """Output folder and reporting of the demo."""
 
     out: Path
     say: Say
@@ -94,18 +94,18 @@ class _Stage:
 
 
 def run_demo(out: Path, *, say: Say, progress: Progress) -> DemoReport:
-    """Make slides, learn from two of them, and segment a third and a real picture.
+    """Generate slides, train on two of them, and segment a third and a real image.
 
-    What an earlier run finished is kept, so a rerun takes up the work where it stopped.
+    Finished steps of an earlier run are kept, so a rerun resumes where it stopped.
 
     Parameters
     ----------
     out
-        Folder for everything the demo writes.
+        Output folder.
     say
-        Told what each step did and how to type it.
+        Called with the result of each step and its command.
     progress
-        Told how far long steps are.
+        Reports the progress of long steps.
 
     Raises
     ------
@@ -151,8 +151,8 @@ def _make_slides(stage: _Stage) -> None:
                 path, height=height, width=width, seed=seed, mpp=MPP, progress=stage.progress
             )
             made.append(name)
-    done = f"made {', '.join(made)}" if made else "all there"
-    stage.say(f"Slides and their true outlines: {stage.path('slides')} ({done})")
+    done = f"made {', '.join(made)}" if made else "from an earlier run"
+    stage.say(f"Slides and ground truth: {stage.path('slides')} ({done})")
 
 
 def _inform(stage: _Stage) -> None:
@@ -275,10 +275,10 @@ def _export(stage: _Stage, name: str, *, with_polygons: bool) -> None:
 
 
 def _real_picture(stage: _Stage, checkpoint: Path) -> None:
-    """Run a real picture, of unknown mpp and another stain, through the same steps.
+    """Run the same steps on a real image of unknown mpp, with another stain.
 
-    It is scikit-image's packaged picture of colon (no known copyright restrictions); nothing is
-    downloaded. The model was never shown its like: the chain is demonstrated here, not the model.
+    It is the colon image packaged with scikit-image (no known copyright restrictions); nothing is
+    downloaded. The model was not trained on such images: this shows the steps, not the model.
     """
     from PIL import Image
     from skimage import data
@@ -298,7 +298,7 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     report = infer(open_collection(store), checkpoint, out, options, progress=stage.progress)
     report.require_whole()
     stage.report(
-        f"Prediction {out}: {report.tiles} tiles; a real picture, unlike what was learned",
+        f"Prediction {out}: {report.tiles} tiles; a real image, unlike the training data",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --allow-mpp-mismatch --out {out}",
     )
     _export(stage, "ihc", with_polygons=False)

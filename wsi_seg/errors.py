@@ -1,39 +1,39 @@
-"""Owns every exception type that wsi_seg raises on purpose.
+"""Owns all exception types of wsi_seg.
 
 ::
 
     WsiSegError
     ├── ConfigError (ValueError)             a recipe, option or class list is wrong
     ├── SlideError (ValueError)              a file cannot be read as a slide
-    │   └── UnsupportedSlideError            it is a slide, of a kind we do not read
-    │       └── UndecidedSlideError          only the user can say how to read it
+    │   └── UnsupportedSlideError            it is a slide of an unsupported kind
+    │       └── UndecidedSlideError          only the user can decide how to read it
     ├── RegionError (IndexError)             a region is outside its level
     ├── ResolutionError (ValueError)         mpp is missing, or does not fit the model
-    ├── StoreError (ValueError)              a store is damaged or not one of ours
+    ├── StoreError (ValueError)              a store is damaged, or not written by wsi_seg
     │   ├── StoreNotFoundError (FileNotFoundError)
-    │   └── StoreIncompleteError             writing it never finished
+    │   └── StoreIncompleteError             a store was not completely written
     ├── AnnotationError (ValueError)         an annotation file or feature is wrong
     ├── CheckpointError (ValueError)         a model file is missing, damaged or unsafe
-    ├── TrainingError (RuntimeError)         training cannot go on
-    ├── OutputError (OSError)                a result cannot be written where asked
-    ├── AddressError (OSError)               an object store fails, or refuses
-    ├── BusyError (RuntimeError)          another command is writing there
+    ├── TrainingError (RuntimeError)         training cannot continue
+    ├── OutputError (OSError)                a result cannot be written to its path
+    ├── AddressError (OSError)               an object store fails, or denies access
+    ├── BusyError (RuntimeError)             another command is writing there
     ├── MissingLibraryError (ImportError)    an optional library is not installed
     └── BatchError (RuntimeError)            some slides failed; the others are done
 
-Each message says what was got, what was expected and what to do, naming slide and region. Each
-type also inherits the fitting builtin, so ``except ValueError`` keeps working for callers.
+Each message states what was got, what was expected and what to do, naming slide and region. Each
+type also inherits from a builtin exception, so that ``except ValueError`` works for callers.
 """
 
 from collections.abc import Mapping
 
 
 class WsiSegError(Exception):
-    """Base of all errors that wsi_seg raises on purpose."""
+    """Base of all exceptions of wsi_seg."""
 
 
 class ConfigError(WsiSegError, ValueError):
-    """A recipe, an option or a class list is wrong."""
+    """A recipe, an option or a class list is not valid."""
 
 
 class SlideError(WsiSegError, ValueError):
@@ -41,19 +41,19 @@ class SlideError(WsiSegError, ValueError):
 
 
 class UnsupportedSlideError(SlideError):
-    """A file is a slide, but of a kind that wsi_seg does not read."""
+    """A file is a slide of an unsupported kind."""
 
 
 class UndecidedSlideError(UnsupportedSlideError):
-    """A file does not say how to read it: which of its images, or pixels of which size."""
+    """Only the user can decide how to read a file: which of its images, or at which pixel size."""
 
 
 class RegionError(WsiSegError, IndexError):
-    """A region is outside the level it names."""
+    """A region is outside its level."""
 
 
 class ResolutionError(WsiSegError, ValueError):
-    """The micrometres per pixel are missing, or do not fit the model."""
+    """The mpp of a slide is missing, or does not suit the model."""
 
 
 class StoreError(WsiSegError, ValueError):
@@ -63,34 +63,34 @@ class StoreError(WsiSegError, ValueError):
 class StoreNotFoundError(StoreError, FileNotFoundError):
     """There is no store at the given path."""
 
-    # FileNotFoundError would otherwise render (errno, text) pairs.
+    # OSError would format its arguments as (errno, strerror).
     __str__ = Exception.__str__
 
 
 class StoreIncompleteError(StoreError):
-    """Writing the store was started and never finished."""
+    """A store was not completely written."""
 
 
 class AnnotationError(WsiSegError, ValueError):
-    """An annotation file, or one feature of it, is wrong."""
+    """An annotation file, or a feature in it, is not valid."""
 
 
 class CheckpointError(WsiSegError, ValueError):
-    """A model file is missing, damaged, unsafe or does not fit."""
+    """A model file is missing, damaged, unsafe or not suitable."""
 
 
 class TrainingError(WsiSegError, RuntimeError):
-    """Training cannot go on; the last checkpoint is intact."""
+    """Training cannot continue; the last checkpoint is intact."""
 
 
 class OutputError(WsiSegError, OSError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to its path."""
 
     __str__ = Exception.__str__
 
 
 class AddressError(WsiSegError, OSError):
-    """An object store or a server fails, or refuses: error number, reason, address."""
+    """An object store or server fails, or denies access: errno, reason, address."""
 
     def __str__(self) -> str:
         return f"{self.filename}: {self.strerror}"
@@ -105,12 +105,12 @@ class MissingLibraryError(WsiSegError, ImportError):
 
 
 class BatchError(WsiSegError, RuntimeError):
-    """Some slides failed while all the others were done.
+    """Some slides failed; all others were done.
 
     Parameters
     ----------
     failures
-        Reason of each failure, keyed by the slide's name.
+        Reason of each failure, by slide name.
     done
         Number of slides that succeeded.
     """
@@ -125,5 +125,5 @@ class BatchError(WsiSegError, RuntimeError):
         )
 
     def __reduce__(self) -> tuple[type["BatchError"], tuple[dict[str, str], int]]:
-        """Pickle by its arguments, because the message is derived from them."""
+        """Pickle the arguments, from which the message is made."""
         return type(self), (self.failures, self.done)

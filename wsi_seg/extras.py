@@ -1,4 +1,4 @@
-"""Owns which extra of the package brings which optional library."""
+"""Owns the mapping of optional libraries to the extras of the package that install them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,12 +25,12 @@ EXTRAS = {
 
 @contextmanager
 def naming_extra(subject: str) -> Iterator[None]:
-    """Name the extra to install where an import inside fails for the lack of it.
+    """Translate a failed import of an optional library to an error that names the extra to install.
 
     Parameters
     ----------
     subject
-        What needs the library: a file, a verb or an option.
+        What needs the library: a file, a command or an option.
 
     Raises
     ------

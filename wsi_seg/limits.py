@@ -1,8 +1,8 @@
-"""Owns how large what a file claims may be, before anything is allocated for it.
+"""Owns limits on sizes that files declare, checked before memory is allocated.
 
-Files of strangers may claim anything. The defaults keep a command below 1 GB and let pass every
-slide and annotation file we know of. Each limit is raised by an environment variable, such as
-``WSI_SEG_MAX_VERTICES=20000000``, which workers inherit.
+Headers of untrusted files can declare any size. The defaults keep a command below 1 GB and allow
+all slides and annotation files that we know of. Each limit can be changed with an environment
+variable, such as ``WSI_SEG_MAX_VERTICES=20000000``, which workers inherit.
 """
 
 import functools
@@ -16,33 +16,32 @@ _PREFIX = "WSI_SEG_MAX_"
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Most of each thing that is taken from a file.
+    """Maximum of each quantity in a file.
 
     Parameters
     ----------
     level_pixels
-        Pixels of one level; the default is that of a square of 524,288 px a side.
+        Pixels of one level; the default is a square with a side of 524,288 px.
     tile_pixels
-        Pixels that are decoded at one go: a tile, a strip, a plain picture.
+        Pixels that are decoded at once: a tile, a strip, a plain image.
     chunk_bytes
-        Bytes that one tile, strip or chunk of a store may unpack to.
+        Decompressed bytes of one tile, strip or chunk of a store.
     tiles
-        Tiles, strips or frames of one level; the default is that of 256 px a side.
+        Tiles, strips or frames of one level; the default suits tiles of 256 px.
     ifds
-        Directories of a TIFF file, those of sub-images included; also levels of a store.
+        IFDs of a TIFF file, including SubIFDs; also levels of a store.
     metadata_bytes
-        Bytes of metadata: a TIFF's description, a ``zarr.json``.
+        Bytes of metadata: a TIFF description, a ``zarr.json``.
     text_bytes
-        Bytes of an annotation file, unpacked.
+        Decompressed bytes of an annotation file.
     text_values
-        Values in an annotation file: numbers, texts, lists, elements, attributes.
+        Values in an annotation file: numbers, strings, lists, elements, attributes.
     json_depth
-        Lists and objects of JSON inside of each other; elements of XML too.
+        Nesting of lists and objects in JSON, and of elements in XML.
     vertices
-        Vertices of the outlines in one annotation file; numbers of a mask's runs.
+        Vertices of the outlines in one annotation file; numbers in the RLE of a mask.
     crossings
-        Sides of one outline that may cross each other, so that it can be repaired; ten times as
-        many in a file.
+        Self-intersections of an outline that is to be repaired; ten times as many in a file.
     """
 
     level_pixels: int = 2**38
@@ -62,19 +61,19 @@ _FIELDS = {f"{_PREFIX}{field.name.upper()}": field.name for field in fields(Limi
 
 
 def limits() -> Limits:
-    """Give the limits that hold now.
+    """Return the current limits.
 
     Raises
     ------
     ConfigError
-        If an environment variable ``WSI_SEG_MAX_...`` names no limit or is no number above 0.
+        If an environment variable ``WSI_SEG_MAX_...`` is not a limit, or not a number above 0.
     """
-    return _chosen(tuple(map(os.environ.get, _FIELDS)))
+    return _parse(tuple(map(os.environ.get, _FIELDS)))
 
 
 @functools.cache
-def _chosen(texts: tuple[str | None, ...]) -> Limits:
-    """Limits by the texts of their variables; asked for each chunk, so what is known is kept."""
+def _parse(texts: tuple[str | None, ...]) -> Limits:
+    """Parse the values of the variables; cached, because limits are checked for each chunk."""
     for variable in os.environ:
         if variable.startswith(_PREFIX) and variable not in _FIELDS:
             raise ConfigError(f"got {variable}; expected one of {', '.join(_FIELDS)}")
@@ -89,12 +88,12 @@ def _chosen(texts: tuple[str | None, ...]) -> Limits:
 
 
 def advice(name: str) -> str:
-    """Say what a limit is and how to raise it, as the end of a message.
+    """Return the end of a message that states a limit and how to raise it.
 
     Parameters
     ----------
     name
-        Field of `Limits`.
+        Name of a field of `Limits`.
     """
-    most = getattr(limits(), name)
-    return f"expected at most {most:,}; if you trust the file, set {_PREFIX}{name.upper()} higher"
+    limit = getattr(limits(), name)
+    return f"expected at most {limit:,}; if you trust the file, set {_PREFIX}{name.upper()} higher"

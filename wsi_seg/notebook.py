@@ -1,4 +1,4 @@
-"""Owns how objects look in a notebook: lines of text, and thumbnails next to names and sizes."""
+"""Owns notebook representations: lines of text, and slides as thumbnails with metadata."""
 
 import base64
 import html
@@ -12,22 +12,22 @@ from wsi_seg.geometry import Pyramid
 
 LONGEST_PX = 160
 
-# Slides of a collection that are drawn; the others are counted.
+# Maximum number of slides of a collection that are shown; the others are counted.
 SHOWN = 24
 
-# Reads a slide's thumbnail, ``(H, W, 3)`` uint8 RGB; None where there is none to draw.
+# Returns a slide's thumbnail, ``(H, W, 3)`` uint8 RGB, or None.
 ReadThumbnail = Callable[[], NDArray[np.uint8] | None]
 
 
 def lines_html(lines: Iterable[str]) -> str:
-    """Text as it looks in a terminal."""
+    """Return preformatted text."""
     return f"<pre>{html.escape(chr(10).join(lines))}</pre>"
 
 
 def slide_html(
     name: str, pyramid: Pyramid, facts: Mapping[str, str], thumbnail: ReadThumbnail
 ) -> str:
-    """One slide: its thumbnail next to its name, what is known of it, mpp and levels."""
+    """Return a slide: its thumbnail next to name, size, mpp, levels and facts."""
     mpp = "unknown" if pyramid.mpp is None else f"{pyramid.mpp:.4g} µm per pixel"
     levels = ", ".join(f"{level.width} × {level.height}" for level in pyramid.extents)
     shown = {"size": str(pyramid.extent), "mpp": mpp, "levels": levels, **facts}
@@ -41,7 +41,7 @@ def slide_html(
 def collection_html(
     title: str, slides: Iterable[tuple[str, Pyramid, ReadThumbnail]], count: int
 ) -> str:
-    """Thumbnails of slides with their names; ``count`` is how many slides there are in all."""
+    """Return the thumbnails and names of slides; ``count`` is the total number of slides."""
     parts = [
         f'<figure style="margin:0;width:{LONGEST_PX}px">{_picture(thumbnail)}'
         f'<figcaption style="overflow-wrap:anywhere">{html.escape(name)}<br>'
@@ -56,7 +56,7 @@ def collection_html(
 
 
 def picture_png(thumbnail: ReadThumbnail) -> bytes | None:
-    """PNG of a thumbnail, for notebooks that show no HTML; None where there is nothing to draw."""
+    """Return a thumbnail as PNG, for notebooks without HTML; None without a thumbnail."""
     import imagecodecs  # slow to load, and most programs draw nothing
 
     try:
@@ -67,12 +67,12 @@ def picture_png(thumbnail: ReadThumbnail) -> bytes | None:
 
 
 def _picture(thumbnail: ReadThumbnail) -> str:
-    """Thumbnail with its bytes inside the page."""
+    """Return a thumbnail as an inline image."""
     import imagecodecs  # slow to load, and most programs draw nothing
 
     try:
         pixels = thumbnail()
-    except (SlideError, StoreError):  # a damaged slide still has its name shown
+    except (SlideError, StoreError):  # the name of a damaged slide is still shown
         return "(damaged)"
     if pixels is None:
         return ""

@@ -1,19 +1,19 @@
-"""Owns how long work reports how far it is: one small protocol, and the one that stays silent."""
+"""Owns the progress protocol, and an implementation that shows nothing."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Receives how far a long step is. The command line draws it; the library only reports."""
+    """Receives the progress of long steps. The library reports it; the command line shows it."""
 
     def start(self, title: str, total: float, unit: str) -> None:
-        """Begin a step of ``total`` units (for example ``tiles`` or ``MB``)."""
+        """Start a step of ``total`` units (for example ``tiles`` or ``MB``)."""
 
     def advance(self, amount: float) -> None:
-        """Report ``amount`` more units done."""
+        """Report that ``amount`` more units are done."""
 
     def note(self, text: str) -> None:
-        """Say what is under way, or how the step goes, in a few words."""
+        """Report the current activity or state of the step in a few words."""
 
     def finish(self) -> None:
         """End the step."""

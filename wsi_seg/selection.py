@@ -1,4 +1,4 @@
-"""Owns which slides a command works on: those of a pattern of names, or of a table."""
+"""Owns selecting the slides of a command: by a pattern of names, or a table."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -9,21 +9,21 @@ from pathlib import Path
 from wsi_seg.annotations.table import headers, plain, read_table
 from wsi_seg.errors import ConfigError
 
-# Names that a message lists; the others are counted.
-_NAMED = 10
+# Maximum number of names that a message lists; the others are counted.
+_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Slides that were asked for.
+    """Selected slides.
 
     Parameters
     ----------
-    asked
-        Pattern of names, or path of the table.
+    text
+        Pattern of names, or path of a table.
     listed
-        Names of the table, each with its micrometres per pixel at level 0, None where the table
-        does not say them; None for a pattern.
+        Micrometres per pixel of level 0 by name in the table, None where it states none; None for a
+        pattern.
 
     Examples
     --------
@@ -31,22 +31,22 @@ class Selection:
     ('case-10',)
     """
 
-    asked: str
+    text: str
     listed: Mapping[str, float | None] | None = None
 
     @classmethod
     def parse(cls, text: str) -> "Selection":
-        """Read a pattern such as ``case-1*``, or a csv file with a column ``slide``.
+        """Parse a pattern such as ``case-1*``, or read a csv file with a column ``slide``.
 
-        A file may have a column ``mpp``, too; other columns are left alone.
+        The file may also have a column ``mpp``; other columns are ignored.
 
         Raises
         ------
         ConfigError
-            If a file cannot be read, has no such column, or a row has no name, one that an earlier
-            row had, or an mpp that is not a positive number.
+            If the file cannot be read, has no such column, or a row has no name, the name of an
+            earlier row, or an mpp that is not a positive number.
         AnnotationError
-            If it is not a csv file.
+            If the file is not a csv file.
         """
         path = Path(text)
         if path.suffix.lower() != ".csv":
@@ -58,29 +58,29 @@ class Selection:
         return cls(text, _listed(path, content))
 
     def pick(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Names that were asked for, in the order given.
+        """Return the selected names, in the given order.
 
         Raises
         ------
         ConfigError
-            If nothing fits the pattern, or the table names others.
+            If no name matches the pattern, or the table lists unknown names.
         """
         known = tuple(names)
         if self.listed is None:
-            found = tuple(name for name in known if fnmatchcase(name, self.asked))
+            found = tuple(name for name in known if fnmatchcase(name, self.text))
             if not found:
                 raise ConfigError(
-                    f"got {self.asked!r}, which no slide fits; there are {_some(known)}"
+                    f"got {self.text!r}, which matches no slide; expected some of {_some(known)}"
                 )
             return found
         if absent := [name for name in self.listed if name not in known]:
             raise ConfigError(
-                f"{self.asked} lists {_some(absent)}, which are not there; there are {_some(known)}"
+                f"{self.text} lists unknown slides {_some(absent)}; expected some of {_some(known)}"
             )
         return tuple(name for name in known if name in self.listed)
 
     def mpp(self, name: str) -> float | None:
-        """Micrometres per pixel at level 0 that the table says; None where it does not."""
+        """Return the micrometres per pixel of level 0 in the table; None if it states none."""
         return None if self.listed is None else self.listed.get(name)
 
 
@@ -93,23 +93,21 @@ def _listed(path: Path, content: bytes) -> dict[str, float | None]:
     slide, mpp = table.column(["slide"]), table.column(["mpp"])
     if slide is None:
         raise ConfigError(
-            f"{path} has the columns {', '.join(table.header)}; expected slide, and mpp if you like"
+            f"{path} has the columns {', '.join(table.header)}; expected slide, and optionally mpp"
         )
     found: dict[str, float | None] = {}
     for line, row in table.rows:
         name = row[slide].strip()
         if not name or name in found:
-            raise ConfigError(
-                f"{path}: line {line} has the slide {name!r}; expected a name of its own"
-            )
+            raise ConfigError(f"{path}: line {line} has the slide {name!r}; expected a unique name")
         found[name] = None if mpp is None else _number(path, line, row[mpp].strip())
     if not found:
-        raise ConfigError(f"{path} lists no slides; expected a line for each")
+        raise ConfigError(f"{path} lists no slides; expected one line per slide")
     return found
 
 
 def _number(path: Path, line: int, text: str) -> float | None:
-    """Read micrometres per pixel; None for an empty cell."""
+    """Parse micrometres per pixel; None for an empty cell."""
     if not text:
         return None
     try:
@@ -123,5 +121,5 @@ def _number(path: Path, line: int, text: str) -> float | None:
 
 def _some(names: Iterable[str]) -> str:
     every = list(names)
-    more = f" and {len(every) - _NAMED} more" if len(every) > _NAMED else ""
-    return f"{', '.join(every[:_NAMED]) or 'none'}{more}"
+    more = f" and {len(every) - _MAX_LISTED} more" if len(every) > _MAX_LISTED else ""
+    return f"{', '.join(every[:_MAX_LISTED]) or 'none'}{more}"

@@ -1,4 +1,4 @@
-"""Owns shares of a command's work: which of how many this process does, and of which slides."""
+"""Owns sharding the work of a command over processes: ``--shard NUMBER/COUNT``."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from wsi_seg.errors import ConfigError
 
-# What schedulers tell a task: its number, the first number, the step from one to the next (or what
-# is in place of these), and how many tasks there are.
+# Variables of schedulers: number of the task, first number, step between numbers, number of tasks.
 _SLURM = "SLURM_ARRAY_TASK_"
 _SCHEDULERS = (
     (f"{_SLURM}ID", f"{_SLURM}MIN", f"{_SLURM}STEP", f"{_SLURM}COUNT"),
@@ -18,14 +17,14 @@ _SCHEDULERS = (
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """One share of the work of a command that runs several times at once.
+    """One share of the work of a command that runs in several processes.
 
     Parameters
     ----------
     number
-        Which share, from 1 on.
+        Number of the share, from 1.
     count
-        How many there are.
+        Number of shares.
 
     Examples
     --------
@@ -47,16 +46,16 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str, environment: Mapping[str, str] | None = None) -> "Shard":
-        """Read ``3/16``, ``auto``, or ``auto/16``.
+        """Parse ``3/16``, ``auto``, or ``auto/16``.
 
-        ``auto`` takes number and count from the variables of a SLURM array, of a Kubernetes
-        Indexed Job (which tells no count: set ``JOB_COMPLETIONS``, or write ``auto/16``), or of
-        torchrun and MPI (``RANK``, ``WORLD_SIZE``), whichever is there first.
+        ``auto`` reads number and count from the environment variables of a SLURM array, of a
+        Kubernetes Indexed Job (which has no count: set ``JOB_COMPLETIONS``, or write ``auto/16``),
+        or of torchrun and MPI (``RANK``, ``WORLD_SIZE``), whichever is set first.
 
         Raises
         ------
         ConfigError
-            If it is something else, or no scheduler tells.
+            If the text is not valid, or no scheduler sets its variables.
         """
         word, _, count = text.partition("/")
         if word == "auto":
@@ -71,10 +70,10 @@ class Shard:
         return f"{self.number}/{self.count}"
 
     def pick(self, work: Mapping[str, float]) -> list[str]:
-        """Names of this share, where each name's work is known.
+        """Return the names of this share, given the work of each name.
 
-        Every share makes the same list of all names, largest first, and cuts it where the work is
-        even; so each is done once, though no share asks another one.
+        All shares sort the names in the same order, largest first, and split the list into parts of
+        equal work; so each name is done once, without communication.
 
         Examples
         --------
@@ -85,7 +84,7 @@ class Shard:
         return [names[index] for index in self.cut([work[name] for name in names])]
 
     def cut(self, work: Sequence[float]) -> list[int]:
-        """Pick the indices of this share in a list: those whose middle is between its bounds."""
+        """Return the indices of this share in a list: those whose midpoint of work is within it."""
         total, before, found = sum(work), 0.0, []
         for index, one in enumerate(work):
             middle = (before + one / 2) / total if total else (index + 0.5) / len(work)
@@ -96,7 +95,7 @@ class Shard:
 
 
 def _from_scheduler(environment: Mapping[str, str], count: str) -> Shard:
-    """Find out what a scheduler tells this task."""
+    """Read number and count from the variables of a scheduler."""
     for number, first, step, total in _SCHEDULERS:
         if number not in environment:
             continue
@@ -117,6 +116,6 @@ def _from_scheduler(environment: Mapping[str, str], count: str) -> Shard:
                 "expected a whole number of each; write --shard NUMBER/COUNT"
             ) from error
     raise ConfigError(
-        "got --shard auto, but found none of SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX and RANK; "
-        "write --shard NUMBER/COUNT, such as 3/16"
+        "got --shard auto without SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX or RANK; expected one "
+        "of these variables; or write --shard NUMBER/COUNT, such as 3/16"
     )

@@ -38,7 +38,7 @@ def read(folder, document):
 )  # fmt: skip
 def test_images_by_any_spelling(tmp_path, name):
     sets = read(tmp_path, coco(name, "img\\slide2.tif", "Pru\u0308fung.svs", "slide.7"))
-    assert sets.strangers == ("slide.7",)
+    assert sets.unmatched == ("slide.7",)
     assert {slide: len(found.items) for slide, found in sets.by_slide.items()} == {
         "slide": 1, "slide2": 1, "Prüfung": 1,
     }  # fmt: skip

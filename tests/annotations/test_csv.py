@@ -70,7 +70,7 @@ def test_tables_of_any_make(tmp_path, text):
         sets = read(tmp_path, text, name.replace("CSV", "csv"))
         assert_drawn(sets, FIRST)
         assert sets.by_slide["slide2"].items == ()
-        assert sets.notes == sets.strangers == ()
+        assert sets.notes == sets.unmatched == ()
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_an_image_and_its_class_in_one_cell(tmp_path):
 def test_columns_that_are_not_understood_are_named(tmp_path):
     sets = read(tmp_path, f"id,organ,rle,sex\nslide,kidney,{A},f\n")
     assert_drawn(sets, FIRST)
-    assert sets.notes == ("columns that are not read: organ, sex",)
+    assert sets.notes == ("ignored columns: organ, sex",)
     with pytest.raises(AnnotationError, match=r"columns name, runlength; expected .*EncodedPixels"):
         read(tmp_path, f"name,runlength\nslide,{A}\n")
     with pytest.raises(AnnotationError, match=r"columns a, b; expected"):
@@ -117,8 +117,8 @@ def test_columns_that_are_not_understood_are_named(tmp_path):
 def test_the_column_whose_names_fit_slides_names_them(tmp_path):
     sets = read(tmp_path, f"id,file_name,rle\n17,a/slide.tif,{A}\n18,elsewhere.tif,{C}\n")
     assert_drawn(sets, FIRST)
-    assert sets.strangers == ("elsewhere.tif",)
-    assert sets.notes == ("columns that are not read: id",)
+    assert sets.unmatched == ("elsewhere.tif",)
+    assert sets.notes == ("ignored columns: id",)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_the_dialect_is_reported_from_all_rows(tmp_path_factory, images, dialect
     if np.array_equal(drawn(reported.by_slide["slide"]) > 0, expected):
         return
     assert dialect == "relative"
-    assert "runs are read as absolute, relative fits too (--rle relative)" in reported.notes
+    assert "runs are read as absolute; relative matches, too (--rle relative)" in reported.notes
 
 
 def test_a_row_of_minus_one_tells_nothing(tmp_path):
@@ -199,15 +199,15 @@ def test_names_of_images_fit_slides_by_the_one_rule(tmp_path):
     sets = read(tmp_path, text)
     assert_drawn(sets, FIRST)
     assert_drawn(sets, TOUCHING, slide="slide2")
-    assert sets.strangers == ("slide.7",)
-    with pytest.raises(AnnotationError, match=r"'a/slide' and 'b/slide.tif', which both fit"):
+    assert sets.unmatched == ("slide.7",)
+    with pytest.raises(AnnotationError, match=r"'a/slide' and 'b/slide.tif', which both match"):
         read(tmp_path, f"id,rle\na/slide,{A}\nb/slide.tif,{B}\n")
-    assert read(tmp_path, f"id,rle\nother,{A}\n").strangers == ("other",)
+    assert read(tmp_path, f"id,rle\nother,{A}\n").unmatched == ("other",)
 
 
 def test_a_quote_that_runs_past_the_first_line_is_named(tmp_path):
     path = tmp_path / "a.csv"
     for text in ('rle,",id\nid",\n', 'id,rle,"class\nslide,1 2",\n'):
         path.write_text(text)
-        with pytest.raises(AnnotationError, match="a quote in line 1 that does not end there"):
+        with pytest.raises(AnnotationError, match="column name that continues after line 1"):
             read_for_slides(path, EXTENTS)

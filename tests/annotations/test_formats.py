@@ -47,7 +47,7 @@ def test_groups_of_asap_are_classes(tmp_path):
     assert "without area" in found.repairs[0]
     bare = write(tmp_path / "b.xml", asap(outline("None")))
     assert read_annotations(bare, default_class="thing").items[0].class_name == "thing"
-    with pytest.raises(AnnotationError, match="names no class"):
+    with pytest.raises(AnnotationError, match="has no class"):
         read_annotations(bare)
 
 
@@ -138,8 +138,8 @@ def test_every_kind_of_coco_segmentation(tmp_path):
         (coco({"size": [9, 6], "counts": [1]}), "size"),
         (coco({"size": [6, 9], "counts": [50, 9]}), "pixel 59"),
         (coco({"size": [6, 9], "counts": [-1, 9]}), "below 0"),
-        (coco({"size": [6, 9], "counts": "\u00e9"}), "letters"),
-        (coco([[0, 0, 1, 0, 1, 1]], image_id=8), "names image 8"),
+        (coco({"size": [6, 9], "counts": "\u00e9"}), "COCO's characters"),
+        (coco([[0, 0, 1, 0, 1, 1]], image_id=8), "got image 8"),
         (coco([[0, 0, 1, 0, 1, 1]], category_id=9), "category 9"),
         ({"images": [1], "annotations": []}, "no list of images"),
     ],
@@ -182,7 +182,7 @@ def test_what_is_wholly_excluded_is_reported_and_circles_of_groups_end(tmp_path)
     text = grouped([outline("_0", points=SMALL), outline("_2")], [("a", "b"), ("b", "a")])
     found = read_annotations(write(tmp_path / "a.xml", text))
     assert [item.class_name for item in found.items] == ["_2"]
-    assert "is within areas that are cut out" in found.repairs[0]
+    assert "is inside a hole" in found.repairs[0]
     plain = grouped([outline("normal"), outline("excluder", points=SMALL)], [])
     found = read_annotations(write(tmp_path / "b.xml", plain))
     assert [item.geometry.area for item in found.items] == [100, 9]
@@ -215,5 +215,5 @@ def test_xml_in_other_encodings_is_refused_naming_them(tmp_path, declared):
 def test_entities_are_refused_in_any_encoding(tmp_path, encoding):
     text = '<!DOCTYPE a [<!ENTITY b "bb">]><ASAP_Annotations>&b;</ASAP_Annotations>'
     (tmp_path / "a.xml").write_bytes(text.encode(encoding))
-    with pytest.raises(AnnotationError, match=r"declares entities|is not text|is not JSON"):
+    with pytest.raises(AnnotationError, match=r"got XML entities|is not text|is not JSON"):
         read_annotations(tmp_path / "a.xml")

@@ -55,7 +55,7 @@ def test_the_exact_name_goes_first_then_accents_then_case():
     assert found(NFC, NFD) == NFD
     assert found(NFD + ".TIF", NFC.upper()) == NFC.upper()
     assert found(NFC, NFD, NFC) == NFC
-    with pytest.raises(AnnotationError, match=r"'ab' fits several slides: AB, Ab"):
+    with pytest.raises(AnnotationError, match=r"'ab' matches several slides: AB, Ab"):
         found("ab", "AB", "Ab")
 
 

@@ -206,7 +206,7 @@ def test_polygons_are_found_wherever_geojson_may_have_them(tmp_path, document):
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
-        ([feature(SQUARE), {"type": "Topology"}], "no known form"),
+        ([feature(SQUARE), {"type": "Topology"}], "unknown format"),
         ({"type": "FeatureCollection", "features": {"a": 1}}, "got dict as features"),
         (
             {"type": "Feature", "geometry": {"type": "GeometryCollection"}, "properties": {}},
@@ -227,6 +227,6 @@ def test_nuclei_of_cells_are_reported_and_empty_objects_named(tmp_path):
     found = read_annotations(write(tmp_path, [cell, cell, feature(None)]))
     assert len(found.items) == 2
     assert found.repairs == (
-        "feature 2: it has no geometry, left out",
-        "2 nuclei of cells are not drawn apart from their cells",
+        "feature 2: it has no geometry, skipped",
+        "2 nuclei are drawn as part of their cells",
     )

@@ -74,7 +74,7 @@ def test_the_dialect_is_inferred_from_the_masks():
     assert reported("", "-1") == ("absolute", True)
     with pytest.raises(AnnotationError, match="--rle"):
         reported("3 2", "")
-    with pytest.raises(AnnotationError, match="absolute RLE alone, and some relative alone"):
+    with pytest.raises(AnnotationError, match="only valid as absolute RLE, and some only as"):
         reported("3 2 1 4 2 2", "12 2 3 2", extent=Extent(height=4, width=4))
 
 
@@ -102,16 +102,16 @@ def test_rows_of_one_image_are_objects(tmp_path):
     assert [item.geometry.area for item in found["a"].items] == [9, 18 + 1]
     assert found["b"].items == ()
     assert found["a"].items[1].geometry.bounds == (3, 2, 11, 8)
-    assert sets.strangers == ("elsewhere",)
+    assert sets.unmatched == ("elsewhere",)
 
 
 def test_a_mask_of_another_size_names_line_and_file(tmp_path):
     path = write_csv(tmp_path / "m.csv", [["id", "rle"], ["a", "1 2 90 4"]])
-    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: RLE goes to pixel 93"):
+    with pytest.raises(AnnotationError, match=r"m\.csv: line 2: got RLE up to pixel 93"):
         read_for_slides(path, {"a": Extent(height=8, width=11)}, default_class="air")
     with pytest.raises(AnnotationError, match="many images"):
         read_annotations(path, default_class="air")
-    with pytest.raises(AnnotationError, match=r"line 2 names no class"):
+    with pytest.raises(AnnotationError, match=r"line 2 has no class"):
         read_for_slides(path, {"a": Extent(height=8, width=11)})
 
 

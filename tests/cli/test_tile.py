@@ -57,7 +57,7 @@ def test_one_of_several_images_and_folders_that_tell_slides_apart(tmp_path):
     out = tmp_path / "s.zarr"
     refused = run("tile", tmp_path, "--names", "path", "--out", out)
     assert refused.exit_code == 1
-    assert "pick one with --scene" in refused.stderr
+    assert "choose one with --scene" in refused.stderr
     words = ("tile", tmp_path / "a", tmp_path / "b", "--scene", "1", "--out", out)
     assert "two slides named 's'" in run(*words).stderr
     result = run("tile", tmp_path, "--scene", "1", "--names", "path", "--verify", "--out", out)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.hostile.made_tiffs import jpeg2k_claiming, jpeg_claiming
-from wsi_seg.codestreams.headers import ImageKind, claimed_extent, require_claim
+from wsi_seg.codestreams.headers import ImageKind, declared_extent, require_size
 from wsi_seg.geometry import Extent
 
 ENCODERS: dict[str, Callable[..., Buffer]] = {
@@ -30,24 +30,24 @@ VARIANTS = [
 @given(height=st.integers(1, 600), width=st.integers(1, 600))
 def test_streams_claim_what_they_decode_to(kind, encode, options, height, width):
     data = encode(np.zeros((height, width, 3), np.uint8), **options)
-    assert claimed_extent(bytes(data), kind) == Extent(height=height, width=width)
+    assert declared_extent(bytes(data), kind) == Extent(height=height, width=width)
 
 
 @pytest.mark.parametrize("kind", ENCODERS)
 @given(data=st.binary(max_size=80), head=st.integers(0, 40))
 def test_any_bytes_are_survived(kind, data, head):
     whole = bytes(ENCODERS[kind](np.zeros((9, 9, 3), np.uint8)))
-    claimed_extent(data, kind)
-    claimed_extent(whole[:head] + data, kind)
+    declared_extent(data, kind)
+    declared_extent(whole[:head] + data, kind)
 
 
 def test_a_claim_of_much_more_than_the_tile_is_refused():
     tile = Extent(height=256, width=256)
-    require_claim(jpeg_claiming(512, 512), "jpeg", tile)
-    claims: list[tuple[bytes, ImageKind]] = [
+    require_size(jpeg_claiming(512, 512), "jpeg", tile)
+    declarations: list[tuple[bytes, ImageKind]] = [
         (jpeg_claiming(60000, 60000), "jpeg"),
         (jpeg2k_claiming(9999, 9999), "jpeg2k"),
     ]
-    for data, kind in claims:
-        with pytest.raises(ValueError, match="claims"):
-            require_claim(data, kind, tile)
+    for data, kind in declarations:
+        with pytest.raises(ValueError, match="declares"):
+            require_size(data, kind, tile)

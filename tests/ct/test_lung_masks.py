@@ -96,7 +96,7 @@ def test_what_is_missing_is_named(chest_store, tmp_path):
         masked(chest_store, tmp_path, slice_mm={}).require_whole()
     with pytest.raises(ConfigError, match="rules for scan9; expected some of ct"):
         masked(chest_store, tmp_path, LungRules(cases={"scan9": LungRule()}))
-    with pytest.raises(ConfigError, match="none a slice of a volume"):
+    with pytest.raises(ConfigError, match="but no slice of a volume"):
         mask_lungs([], LUNGS, tmp_path, slice_mm={}, progress=Silent())
 
 

@@ -67,8 +67,8 @@ def test_only_pixels_inside_are_scored(work, part):
         assert abs(getattr(score.counts, name) - getattr(expected, name)) <= border
     assert score.counts.tp + score.counts.fp < whole.tp + whole.fp
     report = scoring.run()
-    assert report.to_json()["inside"] == inside.said
-    assert f"only inside {inside.said}:" in report.lines()
+    assert report.to_json()["inside"] == inside.description
+    assert f"only inside {inside.description}:" in report.lines()
 
 
 def test_without_the_class_a_slide_is_named(work):

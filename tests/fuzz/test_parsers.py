@@ -28,7 +28,7 @@ from wsi_seg.annotations import AnnotationSets, read_annotations, read_for_slide
 from wsi_seg.annotations.names import SlideNames
 from wsi_seg.annotations.rle import read_runs
 from wsi_seg.codestreams.headers import jpeg2k_transforms
-from wsi_seg.codestreams.lengths import exactly
+from wsi_seg.codestreams.lengths import trim_stream
 from wsi_seg.config import load_recipe
 from wsi_seg.errors import (
     AnnotationError,
@@ -41,7 +41,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.outlines import is_mask, outline_mask
 from wsi_seg.models.tensors import of_network, read_tensors, unwrapped
 from wsi_seg.slides import open_slide
-from wsi_seg.slides.vendors import ome_images, says_aside
+from wsi_seg.slides.vendors import associated_kind, ome_images
 from wsi_seg.store.shards import MISSING, read_index
 
 BIG = st.one_of(st.integers(0, 300), st.integers(0, 2**64 - 1), st.just(2**64 - 1))
@@ -145,8 +145,8 @@ def test_sizes_and_names_in_ome(edits, number):
     for image in ome_images(data.decode("utf-8", "replace")):
         mpp = image.resolution.mpp
         assert mpp is None or 0 < mpp < 1e4
-        assert says_aside(image.name) in {"", "label", "macro", "thumb", "thumbnail", "overview",
-                                          "preview"}  # fmt: skip
+        kinds = {"", "label", "macro", "thumb", "thumbnail", "overview", "preview"}
+        assert associated_kind(image.name) in kinds
 
 
 @given(
@@ -156,11 +156,11 @@ def test_sizes_and_names_in_ome(edits, number):
 )
 def test_lengths_of_streams(data, kind, nbytes):
     try:
-        found = exactly(data, kind, nbytes)
+        found = trim_stream(data, kind, nbytes)
     except (ValueError, RuntimeError, zlib.error):
         return
     assert kind != "raw" or len(found) <= nbytes
-    assert exactly(found, kind, nbytes) == found
+    assert trim_stream(found, kind, nbytes) == found
 
 
 @given(st.binary(max_size=60))
@@ -405,11 +405,11 @@ def test_xml(folder, outlines, groups, declared, encoding):
 @example(names=["\u0130.TIF", "i\u0307"], slides=["i\u0307"])
 def test_names(names, slides):
     try:
-        found, strangers = SlideNames(slides).assign(Path("a.csv"), names)
+        found, unmatched = SlideNames(slides).assign(Path("a.csv"), names)
     except AnnotationError as error:
         message = str(error)
     else:
-        assert sorted([*found, *strangers]) == sorted(set(names))
+        assert sorted([*found, *unmatched]) == sorted(set(names))
         assert len(set(found.values())) == len(found)
         assert set(found.values()) <= set(slides)
         return

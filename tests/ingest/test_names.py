@@ -84,7 +84,7 @@ def test_other_files_are_listed_by_kind(tmp_path, caplog):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
     name_slides([tmp_path])
-    assert "1 .geojson, 3 .qptiff, 1 .txt, 1 without an ending" in caplog.text
+    assert "1 .geojson, 3 .qptiff, 1 .txt, 1 without a suffix" in caplog.text
     (tmp_path / "t.tif").unlink()
     with pytest.raises(SlideError, match=r"holds no slide, but .*3 \.qptiff"):
         name_slides([tmp_path])

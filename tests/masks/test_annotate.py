@@ -68,7 +68,7 @@ def test_a_label_image_comes_back_pixel_for_pixel(slides, tmp_path, suffix):
 def test_a_binary_mask_of_half_the_size_is_one_class(slides, tmp_path):
     mask = (blocks()[::2, ::2] > 0).astype(np.uint8) * 255
     Image.fromarray(mask).save(tmp_path / "a.png")
-    with pytest.raises(BatchError, match="names no class"):
+    with pytest.raises(BatchError, match="has no class"):
         annotate(slides, [tmp_path], name="b", progress=Silent()).require_whole()
     reading = Reading(default_class="tumour")
     annotate(slides, [tmp_path], name="b", reading=reading, progress=Silent())
@@ -150,14 +150,14 @@ def test_sets_of_one_slide_are_drawn_over_each_other(slides, tmp_path):
 
 def test_a_file_that_fits_no_slide_is_named(slides, tmp_path):
     (tmp_path / "c.geojson").write_text("[]")
-    with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide .* a, B|B, a"):
+    with pytest.raises(AnnotationError, match=r"c\.geojson matches no slide .* a, B|B, a"):
         annotate(slides, [tmp_path], progress=Silent())
-    with pytest.raises(AnnotationError, match=r"c\.geojson fits no slide"):
+    with pytest.raises(AnnotationError, match=r"c\.geojson matches no slide"):
         annotate(slides, [tmp_path / "c.geojson"], progress=Silent())
     (tmp_path / "a.geojson").write_text("[]")
     report = annotate(slides, [tmp_path], progress=Silent())
     assert report.unused == ("c.geojson",)
-    assert "files that fit no slide: c.geojson" in report.lines()
+    assert "files that match no slide: c.geojson" in report.lines()
     (tmp_path / "a.geojson").unlink()
     colour = np.zeros((EXTENT.height, EXTENT.width, 3), np.uint8)
     Image.fromarray(colour).save(tmp_path / "a.png")
@@ -294,7 +294,9 @@ def polygons(path, *names):
 def test_classes_that_no_file_has_are_an_error_and_the_label_is_kept(slides, tmp_path):
     annotate(slides, [polygons(tmp_path / "a.geojson", "epidermis")], name="skin")
     other = polygons(tmp_path / "a.geojson", "Tumour")
-    with pytest.raises(AnnotationError, match=r"no file.*Tumour \(1\).*epidermis=Tumour"):
+    with pytest.raises(
+        AnnotationError, match=r"files have no object.*Tumour \(1\).*epidermis=Tumour"
+    ):
         annotate(slides, [other], name="skin", reading=Reading(class_names=("epidermis",)))
     assert len(read_objects(slides["a"], "skin")) == 1
 
@@ -317,7 +319,7 @@ def test_a_label_with_objects_is_not_emptied(slides, tmp_path, names):
     reading = Reading(class_names=("gland",))
     report = annotate(slides, [tmp_path], name="full", reading=reading)
     assert report.objects == {"a": 1}
-    assert "is kept" in report.failures["B"]
+    assert "is unchanged" in report.failures["B"]
     assert len(read_objects(slides["B"], "full")) == 1
     with pytest.raises(BatchError):
         report.require_whole()

@@ -159,8 +159,8 @@ def test_what_is_not_drawn_is_reported(slides, tmp_path):
     assert report.objects == {"A": 1, "a": 1, "B": 0}
     reported = report.lines()
     assert f"not read in {tmp_path / 'd'}: 2 .jpg, 1 folders, 1 .txt" in reported
-    assert "a.geojson: 4 of 5 objects are outside slide 'a' (160 x 128 px), left out" in reported
-    assert "all.json: 2 images fit no slide: c.tif, d.tif" in reported
+    assert "a.geojson: 4 of 5 objects are outside slide 'a' (160 x 128 px), skipped" in reported
+    assert "all.json: 2 images match no slide: c.tif, d.tif" in reported
     assert "objects of classes that are not kept: other (1)" in reported
 
 
@@ -230,9 +230,9 @@ def test_labels_may_have_any_other_name(slides, tmp_path, name):
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\xff\xd8\xff\xe0", "JPEG picture, whose losses change class ids"),
-        (b"\x93NUMPY\x01", "array of NumPy"), (b"PK\x03\x04", "ZIP archive"),
-        (b"GIF89a", "GIF picture"), (b"BM\x00", "BMP picture"), (b"RIFF\0\0", "WebP picture"),
+        (b"\xff\xd8\xff\xe0", "JPEG image, whose lossy compression changes class ids"),
+        (b"\x93NUMPY\x01", "NumPy array"), (b"PK\x03\x04", "ZIP archive"),
+        (b"GIF89a", "GIF image"), (b"BM\x00", "BMP image"), (b"RIFF\0\0", "WebP image"),
         (b"\x89HDF\r\n", "HDF5"), (b"\x80\x04\x95", "pickle"), (b"%PDF-1.4", "PDF"),
     ],
 )  # fmt: skip
@@ -244,5 +244,5 @@ def test_files_that_are_no_annotation_are_called_by_their_kind(slides, tmp_path,
 
 def test_a_file_that_fits_nothing_names_what_it_holds(slides, tmp_path):
     (tmp_path / "all.json").write_text(coco("c.tif", "d.tif"))
-    with pytest.raises(AnnotationError, match=r"fits no slide .*names in it \(c.tif, d.tif\)"):
+    with pytest.raises(AnnotationError, match=r"matches no slide .*names in it \(c.tif, d.tif\)"):
         annotate(slides, [tmp_path / "all.json"], progress=Silent())

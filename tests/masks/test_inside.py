@@ -91,15 +91,15 @@ def test_polygons_with_a_hole_and_their_common_part_with_a_box(tmp_path):
     assert not pixels[45, 65]
     both = Inside.parse(file, "0,0,60,40")
     assert both.rows(None, FULL, FULL).sum() == 40 * 30 - 10 * 10
-    assert both.said.startswith("box 0,0,60,40 and polygons part.geojson (")
+    assert both.description.startswith("box 0,0,60,40 and polygons part.geojson (")
     region = Region(level=0, y=25, x=40, height=30, width=50)
     assert np.array_equal(Inside.parse(file).rows(None, FULL, FULL, region), pixels[25:55, 40:90])
 
 
 def test_what_is_recorded_names_the_content_of_a_file(tmp_path):
-    first = Inside.parse(save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))).said
-    again = Inside.parse(save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))).said
-    other = Inside.parse(save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 8))).said
+    first = Inside.parse(save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))).description
+    again = Inside.parse(save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))).description
+    other = Inside.parse(save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 8))).description
     assert first == again != other
 
 
@@ -126,7 +126,7 @@ def test_what_is_not_there_is_refused(tmp_path):
     with pytest.raises(StoreError, match="expected their collection"):
         Inside.parse("tumour").rows(None, FULL, FULL)
     file = save(tmp_path / "a.geojson", shapely.box(0, 0, 9, 9))
-    with pytest.raises(ConfigError, match="no polygon there"):
+    with pytest.raises(ConfigError, match="got no polygons in"):
         Inside.parse(file, "100,100,5,5")
 
 

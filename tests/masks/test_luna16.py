@@ -93,4 +93,4 @@ def test_the_file_of_luna_is_read(shared_data):
     sets = read_for_slides(path, {}, default_class="nodule")
     assert isinstance(sets, AnnotationSets)
     assert sets.by_slide == {}
-    assert sets.strangers
+    assert sets.unmatched

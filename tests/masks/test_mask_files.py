@@ -142,7 +142,7 @@ def test_255_alone_among_several_classes_is_ignored_and_reported(tmp_path):
     Image.fromarray(ONE * np.uint8(255)).save(tmp_path / "m.png")
     assert np.array_equal(drawn(tmp_path / "m.png", "a", "b"), ONE * np.uint8(255))
     found = outline_mask(tmp_path / "m.png", SIZE, class_names=("a", "b"))
-    assert found.repairs == ("m.png: 255 alone is in it, and is read as ignore",)
+    assert found.repairs == ("m.png: its only value, 255, is read as ignore",)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])

@@ -35,7 +35,7 @@ def test_slides_that_cannot_serve_are_refused():
     with pytest.raises(ResolutionError, match=r"'a' has no mpp.*tile SLIDE --mpp X --overwrite"):
         scale_for(Pyramid((Extent(height=9, width=9),)), 0.5, name="a")
     with pytest.raises(
-        ResolutionError, match=r"0\.5 um per pixel at its finest.*ask for an mpp of 0\.4167 or more"
+        ResolutionError, match=r"0\.5 um per pixel at its finest.*request an mpp of 0\.4167 or more"
     ):
         scale_for(PYRAMID, 0.25, name="a")
 

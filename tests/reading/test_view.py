@@ -134,7 +134,7 @@ def test_neighbours_are_millimetres_apart_whatever_the_volume(
 
 
 def test_a_volume_of_unknown_distance_is_refused_where_it_is_needed(volume):
-    with pytest.raises(StoreError, match="the distance of its slices is not known"):
+    with pytest.raises(StoreError, match="the distance of its slices is unknown"):
         View(None, context_slices=1, context_step_mm=1.0).image(volume["ct_z0001"])
 
 

@@ -79,7 +79,7 @@ def test_a_level_in_parts_is_joined(tmp_path):
         write_dicom_level(path, LEVELS[0], number=part, sparse=numbers)
     check_slide(tmp_path, LEVELS[:1])
     write_dicom_level(tmp_path / "2.dcm", LEVELS[0], number=2, sparse=[3])
-    with pytest.raises(UnsupportedSlideError, match="two frames for one place"):
+    with pytest.raises(UnsupportedSlideError, match="two frames at one position"):
         open_slide(tmp_path)
 
 
@@ -99,7 +99,7 @@ def test_frames_without_places_are_refused(tmp_path):
     header = dcmread(path)
     del header.DimensionOrganizationType
     header.save_as(path)
-    with pytest.raises(UnsupportedSlideError, match="does not say where its frames are"):
+    with pytest.raises(UnsupportedSlideError, match="does not state the positions of its frames"):
         open_slide(path)
 
 

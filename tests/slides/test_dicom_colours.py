@@ -17,7 +17,7 @@ from wsi_seg.codestreams.headers import jpeg2k_transforms
 from wsi_seg.errors import UnsupportedSlideError
 from wsi_seg.geometry import Region
 from wsi_seg.slides import open_slide
-from wsi_seg.slides.dicom_colours import CONVERTED, FAMILIES, is_read
+from wsi_seg.slides.dicom_colours import CONVERTED, FAMILIES, is_supported
 
 SIZE = (DICOM_TILE.height, DICOM_TILE.width)
 Y, X = np.mgrid[: SIZE[0], : SIZE[1]]
@@ -158,5 +158,5 @@ def test_chroma_of_16_bits_is_refused(tmp_path, syntax):
     path = write(tmp_path / "a.dcm", deep, syntax, "YBR_FULL", bits=16)
     with pytest.raises(UnsupportedSlideError, match="3 samples per pixel of 16 bits, YBR_FULL"):
         open_slide(path)
-    assert is_read("plain", "RGB", samples=3, stored=16)
-    assert not is_read("plain", "RGB", samples=1, stored=8)
+    assert is_supported("plain", "RGB", samples=3, stored=16)
+    assert not is_supported("plain", "RGB", samples=1, stored=8)

@@ -17,7 +17,7 @@ from tests.slides.checks import check_names, check_turned, check_unlike
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import NotCopyable, open_slide
 from wsi_seg.slides.orientation import stored_region, upright, upright_extent
-from wsi_seg.slides.resolution import written
+from wsi_seg.slides.resolution import parse_um
 from wsi_seg.testing.conformance import check_slide
 
 RGB = (np.arange(70 * 90 * 3) * 37 % 251).astype(np.uint8).reshape(70, 90, 3)
@@ -163,9 +163,9 @@ def test_px_that_are_nearly_square_need_no_word(tmp_path, px_per_cm, caplog):
     [("0.25", 0.25), ("0,25", 0.25), (" 0,2500 ", 0.25), (",5", 0.5), ("2,5e-1", 0.25)],
 )
 def test_numbers_as_people_write_them(text, um):
-    assert written(text) == um
-    assert written(text, "mm") == um * 1000
-    assert written(text, "nm") == pytest.approx(um / 1000)
+    assert parse_um(text) == um
+    assert parse_um(text, "mm") == um * 1000
+    assert parse_um(text, "nm") == pytest.approx(um / 1000)
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_numbers_as_people_write_them(text, um):
      ("metres", 1e6), ("inches", 25_400), ("thou", 25.4), ("Å", 1e-4), ("angstroms", 1e-4)],
 )  # fmt: skip
 def test_units_as_people_write_them(tmp_path, unit, um):
-    assert written("0,5", unit) == pytest.approx(0.5 * um)
+    assert parse_um("0,5", unit) == pytest.approx(0.5 * um)
     write_ome_zarr(tmp_path / "a.zarr", [RGB], mpp=0.5 / um, unit=unit)
     assert open_slide(tmp_path / "a.zarr").pyramid.mpp == pytest.approx(0.5)
 
@@ -196,7 +196,7 @@ def test_orientations_that_do_not_exist_turn_nothing(tmp_path, orientation):
 
 @pytest.mark.parametrize("text", ["", "1,234.5", "1.234,5", "1,2,3", "?", "pixel"])
 def test_what_is_no_number(text):
-    found = written(text)
+    found = parse_um(text)
     assert found is not None
     assert math.isnan(found)
 

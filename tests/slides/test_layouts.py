@@ -30,7 +30,7 @@ def test_three_grey_pages_are_colours(tmp_path, shape, options, caplog):
     path = tmp_path / "a.tif"
     tifffile.imwrite(path, PLANES.reshape(shape), **GREY, **options)
     check_slide(path, [RGB])
-    assert "its 3 grey channels are taken as red, green and blue" in caplog.text
+    assert "its 3 unnamed channels are read as red, green and blue" in caplog.text
 
 
 def test_planes_behind_a_single_page(tmp_path):
@@ -190,7 +190,7 @@ def test_a_fourth_sample_that_is_not_alpha_is_reported(tmp_path, caplog):
     rgbx = np.dstack([RGB, RGB[..., :1]])
     tifffile.imwrite(path, rgbx, photometric="rgb", extrasamples=["unspecified"], metadata=None)
     check_slide(path, [RGB])
-    assert "left out a fourth sample" in caplog.text
+    assert "ignored a fourth sample" in caplog.text
     six = np.dstack([rgbx, RGB[..., :2]])
     tifffile.imwrite(path, six, photometric="rgb", extrasamples=["unspecified"] * 3, metadata=None)
     refuse(path, "6 samples")

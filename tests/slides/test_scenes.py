@@ -102,7 +102,7 @@ def test_what_is_left_out_without_being_called_so_is_named(tmp_path, caplog):
     for associated in (STRIPS, {}):
         caplog.clear()
         open_slide(write(tmp_path / "a.tif", (tiny, associated), (FULL, {})))
-        assert "left out an image of 32 x 40 px" in caplog.text
+        assert "ignored an image of 32 x 40 px" in caplog.text
 
 
 @pytest.mark.parametrize("second", [OTHER, np.ascontiguousarray(FULL[:, ::-1])])

@@ -55,25 +55,25 @@ def test_every_slice_is_a_slide(tmp_path, name):
     assert 0 < source_bytes(slides[0]) <= (tmp_path / name).stat().st_size + values().nbytes
 
 
-def test_a_packed_volume_is_unpacked_once(tmp_path, monkeypatch):
+def test_a_compressed_volume_is_decompressed_once(tmp_path, monkeypatch):
     path = tmp_path / "ct.nii.gz"
     write(path, values())
     whole = Region(level=0, y=0, x=0, height=SHAPE[1], width=SHAPE[2])
-    unpacked = []
-    real = volume_module._unpacked.__wrapped__
+    decompressed = []
+    real = volume_module._decompressed.__wrapped__
 
     @lru_cache(maxsize=1)
     def counted(path, changed):
-        unpacked.append(path)
+        decompressed.append(path)
         return real(path, changed)
 
-    monkeypatch.setattr(volume_module, "_unpacked", counted)
+    monkeypatch.setattr(volume_module, "_decompressed", counted)
     kept = [open_slide(member).read(whole) for member in find_slides([path])]
-    assert unpacked == [path]
-    monkeypatch.setattr(volume_module, "_MOST_KEPT", 0)
+    assert decompressed == [path]
+    monkeypatch.setattr(volume_module, "_MAX_CACHED_BYTES", 0)
     single = [open_slide(member).read(whole) for member in find_slides([path])]
     assert np.array_equal(kept, single)
-    assert unpacked == [path]
+    assert decompressed == [path]
 
 
 @pytest.mark.parametrize(("dtype", "high"), [(np.uint8, 255), (np.uint16, 65535)])
@@ -92,7 +92,7 @@ def test_a_window_can_be_asked_for(tmp_path):
 def test_an_assumed_window_is_said(tmp_path, caplog):
     write(tmp_path / "a.mha", values())
     find_slides([tmp_path / "a.mha"])
-    assert "a.mha: states no display range, so values from -1200 to 600 are shown" in caplog.text
+    assert "a.mha: states no display range; values from -1200 to 600 are shown" in caplog.text
     caplog.clear()
     write(tmp_path / "b.mha", values(np.uint16))
     find_slides([tmp_path / "b.mha"])

@@ -1,4 +1,4 @@
-"""Owns reading the XML of ASAP: outlines in groups, each group a class."""
+"""Owns reading ASAP XML: outlines in groups, where each group is a class."""
 
 import codecs
 import re
@@ -22,13 +22,13 @@ from wsi_seg.errors import AnnotationError
 from wsi_seg.limits import advice, limits
 
 _AREAS = {"Polygon", "Spline", "Rectangle"}
-_LONG_ORDER = 10  # digits
+_MAX_ORDER_DIGITS = 10
 _NO_AREAS = {"Dot", "PointSet", "Measurement"}
 
-# CAMELYON16 cuts the group _2 out of _0 and _1.
+# In CAMELYON16, outlines of group _2 are holes in those of _0 and _1.
 _EXCLUDING = re.compile("_2|exclu(sions?|de|ded|ding)", re.IGNORECASE)
 
-_MARKS = {
+_BYTE_ORDER_MARKS = {
     b"\xef\xbb\xbf": "utf-8-sig",
     b"\xff\xfe\x00\x00": "utf-32",
     b"\x00\x00\xfe\xff": "utf-32",
@@ -42,24 +42,24 @@ _READ = re.compile("ascii|utf-(8|16|32)|iso8859|cp125|gb|big5|shift_jis|euc_|koi
 
 
 def is_xml(content: bytes) -> bool:
-    """Whether a file's content begins like XML, in any encoding."""
+    """Return whether a file's content starts like XML, in any encoding."""
     return content[:64].lstrip(b"\xef\xbb\xbf\xff\xfe\x00 \t\r\n").startswith(b"<")
 
 
 def read_asap(path: Path, content: bytes, *, default_class: str | None) -> Annotations:
-    """Read ASAP's annotations.
+    """Read ASAP annotations.
 
-    Outlines of groups that exclude, such as CAMELYON16's ``_2``, are cut out of all others,
-    whether that class is kept or not.
+    Outlines in exclusion groups, such as CAMELYON16's ``_2``, are cut out of all others, whether
+    that class is kept or not.
 
     Parameters
     ----------
     path
         The file, for messages.
     content
-        Its bytes, XML in the encoding that it declares.
+        Its bytes: XML in the encoding that it declares.
     default_class
-        Class of outlines in no group.
+        Class of outlines without a group.
     """
     collector = Collector(path)
     root = _parse(path, content)
@@ -79,7 +79,7 @@ def read_asap(path: Path, content: bytes, *, default_class: str | None) -> Annot
 
 
 def _excluding(root: ElementTree.Element) -> set[str]:
-    """Find groups that exclude by their own name or by that of a group that they belong to."""
+    """Return the exclusion groups, by their own name or that of a parent group."""
     parents = {group.get("Name", ""): group.get("PartOfGroup", "") for group in root.iter("Group")}
     names = parents.keys() | {element.get("PartOfGroup", "") for element in root.iter("Annotation")}
     found = {name for name in names if _EXCLUDING.fullmatch(name.strip())}
@@ -98,12 +98,12 @@ def _cut(path: Path, name: str, area: BaseGeometry) -> BaseGeometry:
 def _parse(path: Path, content: bytes) -> ElementTree.Element:
     text = _decoded(path, content)
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        # Entities can make gigabytes of a few lines, or name other files; ASAP writes none.
-        raise AnnotationError(f"{path} declares entities; expected plain XML as ASAP writes it")
+        # Entities can expand to gigabytes, or refer to other files; ASAP does not use them.
+        raise AnnotationError(f"{path}: got XML entities; expected plain XML as ASAP writes it")
     if text.count("<") + text.count('="') + text.count("='") > limits().text_values:
         raise AnnotationError(f"{path} has too many elements; {advice('text_values')}")
     try:
-        root = ElementTree.fromstring(text)  # without entities nothing can blow up
+        root = ElementTree.fromstring(text)  # safe without entities
     except ElementTree.ParseError as error:
         raise AnnotationError(f"{path} is not XML: {error}") from error
     if root.tag != "ASAP_Annotations":
@@ -112,10 +112,10 @@ def _parse(path: Path, content: bytes) -> ElementTree.Element:
 
 
 def _decoded(path: Path, content: bytes) -> str:
-    """Text in the encoding that its first bytes tell, else the one that it declares, or UTF-8."""
+    """Decode text by its byte order mark, else its declared encoding, else as UTF-8."""
     declared = _DECLARED.match(content[:200].lstrip())
     encoding = next(
-        (encoding for mark, encoding in _MARKS.items() if content.startswith(mark)),
+        (encoding for mark, encoding in _BYTE_ORDER_MARKS.items() if content.startswith(mark)),
         declared.group(1).decode() if declared else "utf-8",
     )
     try:
@@ -135,16 +135,16 @@ def _decoded(path: Path, content: bytes) -> str:
 def _geometry(path: Path, name: str, element: ElementTree.Element) -> BaseGeometry:
     kind = element.get("Type", "")
     if kind in _NO_AREAS:
-        return GeometryCollection()  # the collector leaves it out and says so
+        return GeometryCollection()  # the collector skips it and reports that
     if kind not in _AREAS:
         raise AnnotationError(f"{path}: {name}: got type {kind[:40]!r}; expected a Polygon")
     return polygon(path, name, [list(_vertices(element))])
 
 
 def _vertices(element: ElementTree.Element) -> Iterator[tuple[str | None, str | None]]:
-    """Vertices in the order that the file numbers them; checked by `polygon`."""
+    """Return the vertices in the order of their numbers; `polygon` checks them."""
     points = list(element.iter("Coordinate"))
     orders = [point.get("Order", "") for point in points]
-    if all(order.isdecimal() and len(order) < _LONG_ORDER for order in orders):
+    if all(order.isdecimal() and len(order) < _MAX_ORDER_DIGITS for order in orders):
         points.sort(key=lambda point: int(point.get("Order", "0")))
     return ((point.get("X"), point.get("Y")) for point in points)

@@ -1,4 +1,4 @@
-"""Owns reading CAMELYON-style JSON: positive outlines, and negative ones cut out of them."""
+"""Owns reading CAMELYON-style JSON: positive outlines, with negative ones as holes."""
 
 from pathlib import Path
 
@@ -16,23 +16,23 @@ from wsi_seg.errors import AnnotationError
 
 
 def is_camelyon(document: object) -> bool:
-    """Whether parsed JSON looks like lists of positive and negative outlines."""
+    """Return whether parsed JSON has lists of positive and negative outlines."""
     return isinstance(document, dict) and {"positive", "negative"} <= document.keys()
 
 
 def read_camelyon(
     path: Path, document: dict[str, object], *, default_class: str | None
 ) -> Annotations:
-    """Read positive outlines without the negative areas inside them.
+    """Read positive outlines, minus the negative areas.
 
     Parameters
     ----------
     path
         The file, for messages.
     document
-        Its parsed JSON.
+        The parsed JSON.
     default_class
-        Class of the positive outlines; the format names none.
+        Class of the positive outlines; the format has no classes.
     """
     collector = Collector(path)
     outlines = {kind: _outlines(path, document, kind) for kind in ("positive", "negative")}

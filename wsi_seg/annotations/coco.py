@@ -1,4 +1,4 @@
-"""Owns reading COCO: one JSON for many images, outlines as polygons or run-length encoded."""
+"""Owns reading COCO JSON: many images per file, outlines as polygons or RLE."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from wsi_seg.geometry import Extent
 
 
 def is_coco(document: object) -> bool:
-    """Whether parsed JSON looks like COCO's."""
+    """Return whether parsed JSON looks like COCO."""
     return isinstance(document, dict) and {"images", "annotations"} <= document.keys()
 
 
@@ -31,14 +31,14 @@ def read_coco(path: Path, document: Mapping[str, object], slides: Iterable[str])
     path
         The file, for messages.
     document
-        Its parsed JSON.
+        The parsed JSON.
     slides
         Names of the slides.
 
     Raises
     ------
     AnnotationError
-        If two images fit one slide, or something cannot be read.
+        If two images match one slide, or an entry cannot be read.
     """
     images = {
         number: _image(path, number, entry)
@@ -54,8 +54,8 @@ def read_coco(path: Path, document: Mapping[str, object], slides: Iterable[str])
         image, category = entry.get("image_id"), entry.get("category_id")
         if image not in images or category not in classes:
             raise AnnotationError(
-                f"{path}: {name} names image {image!r} and category {category!r}; expected some "
-                "that the file lists"
+                f"{path}: {name}: got image {image!r} and category {category!r}; expected ids that "
+                "the file lists"
             )
         geometry, cut = _geometry(path, name, entry.get("segmentation"), images[image][1])
         collectors[image].add(name, geometry, classes[category], "expert")
@@ -63,15 +63,15 @@ def read_coco(path: Path, document: Mapping[str, object], slides: Iterable[str])
             collectors[image].repairs.append(f"{name}: {cut}")
     names = [name for name, _ in images.values()]
     twice = [name for name, count in Counter(names).items() if count > 1]
-    fitting, strangers = SlideNames(slides).assign(path, names)
-    if doubled := [name for name in twice if name in fitting]:
-        raise AnnotationError(f"{path} lists the image {doubled[0]!r} twice; expected each once")
+    matched, unmatched = SlideNames(slides).assign(path, names)
+    if doubled := [name for name in twice if name in matched]:
+        raise AnnotationError(f"{path} lists the image {doubled[0]!r} twice; expected it once")
     found = {
-        fitting[name]: collectors[number].result(extent)
+        matched[name]: collectors[number].result(extent)
         for number, (name, extent) in images.items()
-        if name in fitting
+        if name in matched
     }
-    return AnnotationSets(found, tuple(strangers))
+    return AnnotationSets(found, tuple(unmatched))
 
 
 def _list(path: Path, document: Mapping[str, object], key: str) -> list[dict[str, object]]:
@@ -109,13 +109,13 @@ def _image(path: Path, number: object, entry: Mapping[str, object]) -> tuple[str
 
 
 def _geometry(path: Path, name: str, value: object, extent: Extent) -> tuple[BaseGeometry, str]:
-    """Outline of a segmentation, and what is missing of it, or nothing."""
+    """Return the outline of a segmentation, and what is missing from it (empty if complete)."""
     if isinstance(value, list):
         flat = [ring for ring in value if isinstance(ring, list)]
         if len(flat) != len(value) or any(len(ring) % 2 for ring in flat):
-            raise AnnotationError(f"{path}: {name}: got a segmentation of other than x, y pairs")
+            raise AnnotationError(f"{path}: {name}: got a segmentation that is not x, y pairs")
         rings = [list(zip(ring[::2], ring[1::2], strict=True)) for ring in flat]
-        # COCO has no holes: the parts of one object are united.
+        # COCO has no holes: an object is the union of its parts.
         parts = [polygon(path, name, [ring]) for ring in rings]
         for part in parts:
             require_repairable(path, name, part)
@@ -132,19 +132,19 @@ def _geometry(path: Path, name: str, value: object, extent: Extent) -> tuple[Bas
     except AnnotationError as error:
         raise AnnotationError(f"{path}: {name}: {error}") from error
     counted = int(counts.sum())
-    cut = f"its RLE ends at pixel {counted} of {extent.area}, the rest is taken as outside"
+    cut = f"its RLE ends at pixel {counted} of {extent.area}; the rest is background"
     return MultiPolygon(outline_runs(runs, extent.height)), cut if counted < extent.area else ""
 
 
 def _counts(counts: object) -> NDArray[np.int64]:
-    """Read a list of counts, or the string that COCO packs them into."""
+    """Read counts from a list, or from COCO's compressed string."""
     if isinstance(counts, str):
-        numbers = _unpacked(counts)
+        numbers = _decode_counts(counts)
     elif isinstance(counts, list) and all(isinstance(count, int) for count in counts):
         try:
             numbers = np.array(counts, dtype=np.int64)
         except OverflowError as error:
-            raise AnnotationError("got RLE counts beyond any image") from error
+            raise AnnotationError("got RLE counts beyond the size of any image") from error
     else:
         raise AnnotationError(f"got RLE counts {str(counts)[:40]}; expected numbers or a string")
     if (numbers < 0).any():
@@ -153,22 +153,22 @@ def _counts(counts: object) -> NDArray[np.int64]:
 
 
 def _runs(counts: NDArray[np.int64]) -> Runs:
-    """Turn counts of pixels outside and inside, which take turns and begin outside, into runs."""
+    """Convert counts, which alternate between background and object, to runs."""
     ends = np.cumsum(counts)
     if (ends < 0).any():
-        raise AnnotationError("got RLE counts beyond any image")
+        raise AnnotationError("got RLE counts beyond the size of any image")
     inside = np.stack([ends[: len(ends) // 2 * 2 : 2], ends[1::2]], axis=1)
     return inside[inside[:, 1] > inside[:, 0]]
 
 
-def _unpacked(text: str) -> Runs:
-    """Read COCO's string: 5 bits a letter; from the third count on, changes to two before."""
+def _decode_counts(text: str) -> Runs:
+    """Decode COCO's string: 5 bits per character; from the fourth count on, deltas to n - 2."""
     numbers: list[int] = []
     value = shift = 0
     for letter in text:
         bits = ord(letter) - 48
         if not 0 <= bits < 64 or shift > 60:
-            raise AnnotationError(f"got packed RLE {text[:40]!r}; expected COCO's letters")
+            raise AnnotationError(f"got compressed RLE {text[:40]!r}; expected COCO's characters")
         value |= (bits & 31) << shift
         shift += 5
         if not bits & 32:
@@ -177,5 +177,5 @@ def _unpacked(text: str) -> Runs:
             numbers.append(value + (numbers[-2] if len(numbers) > 2 else 0))
             value = shift = 0
     if shift:
-        raise AnnotationError("got packed RLE that ends within a number")
+        raise AnnotationError("got compressed RLE that ends within a number")
     return np.array(numbers, dtype=np.int64)

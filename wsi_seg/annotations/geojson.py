@@ -1,4 +1,4 @@
-"""Owns reading GeoJSON: QuPath's export with child objects, HuBMAP's bare lists, any top level."""
+"""Owns reading GeoJSON: QuPath exports with child objects, and HuBMAP's bare feature lists."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -12,13 +12,13 @@ from wsi_seg.errors import AnnotationError
 _NO_AREAS = {"Point", "MultiPoint", "LineString", "MultiLineString"}
 _GEOMETRIES = {"Polygon", "MultiPolygon", "GeometryCollection", *_NO_AREAS}
 
-# Where QuPath and others keep the objects inside of an object.
+# Keys under which QuPath and others nest child objects.
 _CHILDREN = ("childObjects", "children")
 _CLASS = ("classification", "class", "class_name", "className", "label", "category")
 
 
 def is_geojson(document: object) -> bool:
-    """Whether parsed JSON looks like GeoJSON."""
+    """Return whether parsed JSON looks like GeoJSON."""
     if isinstance(document, list):
         return all(is_geojson(inner) for inner in document)
     if not isinstance(document, dict):
@@ -32,16 +32,16 @@ def is_geojson(document: object) -> bool:
 def read_geojson(path: Path, document: object, *, default_class: str | None) -> Annotations:
     """Read GeoJSON: collections, features, geometries, and lists of them.
 
-    Children of an object are drawn over it. The nucleus of a cell is a part of it.
+    Children of an object are drawn over it. The nucleus of a cell is drawn as part of the cell.
 
     Parameters
     ----------
     path
         The file, for messages.
     document
-        Its parsed JSON.
+        The parsed JSON.
     default_class
-        Class of features that name none; None refuses them.
+        Class of features without one; None refuses them.
     """
     collector = Collector(path)
     nuclei = 0
@@ -51,19 +51,19 @@ def read_geojson(path: Path, document: object, *, default_class: str | None) -> 
         geometry = feature.get("geometry")
         if geometry is None:
             if not _children(feature):
-                collector.repairs.append(f"{name}: it has no geometry, left out")
+                collector.repairs.append(f"{name}: it has no geometry, skipped")
             continue
         class_name = require_class(path, name, _class_of(path, name, feature) or default_class)
         area = _geometry(path, name, geometry)
         weight = _weight_of(path, name, feature)
         collector.add(name, area, class_name, _source_of(feature), weight)
     if nuclei:
-        collector.repairs.append(f"{nuclei} nuclei of cells are not drawn apart from their cells")
+        collector.repairs.append(f"{nuclei} nuclei are drawn as part of their cells")
     return collector.result()
 
 
 def _features(path: Path, document: object) -> Iterator[Mapping[str, object]]:
-    """All features, each before its children, however they are nested."""
+    """Yield all features, each before its children, at any depth."""
     waiting = [document]
     number = 0
     while waiting:
@@ -79,8 +79,8 @@ def _features(path: Path, document: object) -> Iterator[Mapping[str, object]]:
         crs = found.get("crs") or (inside.get("crs") if isinstance(inside, dict) else None)
         if crs is not None:
             raise AnnotationError(
-                f"{path}: got a coordinate reference system ({str(crs)[:60]}); expected pixels of "
-                "level 0, which has none"
+                f"{path}: got a coordinate reference system ({str(crs)[:60]}); expected level-0 "
+                "pixels, without one"
             )
         if "features" in found:
             inner = found["features"]
@@ -111,10 +111,10 @@ def _properties(feature: Mapping[str, object]) -> Mapping[str, object]:
 
 
 def _class_of(path: Path, name: str, feature: Mapping[str, object]) -> str | None:
-    """Class as QuPath writes it, or under the names other programs use."""
+    """Return the class, in QuPath's form or under a key that other programs use."""
     properties = _properties(feature)
     for key in _CLASS:
-        found = _spelled(properties.get(key))
+        found = _class_name(properties.get(key))
         if found is None:
             raise AnnotationError(
                 f"{path}: {name}: got {key} {str(properties[key])[:60]}; expected the name of a "
@@ -125,12 +125,12 @@ def _class_of(path: Path, name: str, feature: Mapping[str, object]) -> str | Non
     return None
 
 
-def _spelled(value: object) -> str | None:
-    """Name of a class in any form, lists joined as QuPath does; None if it is no name."""
+def _class_name(value: object) -> str | None:
+    """Return a class name in any form, joining lists as QuPath does; None if it is not a name."""
     if isinstance(value, dict):
-        return _spelled(value.get("names") or value.get("name"))
+        return _class_name(value.get("names") or value.get("name"))
     if isinstance(value, list):
-        parts = [_spelled(part) for part in value]
+        parts = [_class_name(part) for part in value]
         return None if None in parts else ": ".join(part for part in parts if part)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
@@ -161,5 +161,5 @@ def _geometry(path: Path, name: str, value: object) -> BaseGeometry:
     if kind == "GeometryCollection" and isinstance(members, list):
         return GeometryCollection([_geometry(path, name, member) for member in members])
     if kind in _NO_AREAS:
-        return GeometryCollection()  # no area: the collector leaves it out and says so
+        return GeometryCollection()  # no area: the collector skips it and reports that
     raise AnnotationError(f"{path}: {name}: got geometry {str(kind)[:40]!r}; expected a Polygon")

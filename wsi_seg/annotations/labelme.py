@@ -20,16 +20,16 @@ from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
 
-# LabelMe draws lines and points this wide, in pixels, when it makes masks of them.
+# Line width and point radius with which LabelMe itself draws masks.
 _LINE_WIDTH_PX = 10.0
 _POINT_RADIUS_PX = 5.0
 
-# Kinds whose points are the corners of an outline; null is a polygon of old versions.
+# Shape types whose points are the vertices of an outline; old versions write null for polygons.
 _OUTLINES = ("polygon", "None", "rotation", "oriented_rectangle", "quadrilateral")
 
 
 def is_labelme(document: object) -> bool:
-    """Whether parsed JSON looks like LabelMe's."""
+    """Return whether parsed JSON looks like LabelMe."""
     return isinstance(document, dict) and isinstance(document.get("shapes"), list)
 
 
@@ -41,7 +41,7 @@ def read_labelme(path: Path, document: dict[str, object]) -> Annotations:
     path
         The file, for messages.
     document
-        Its parsed JSON.
+        The parsed JSON.
     """
     shapes = document["shapes"]
     if not isinstance(shapes, list):
@@ -88,13 +88,15 @@ def _shape(path: Path, name: str, shape: Mapping[str, object]) -> BaseGeometry:
         return Point(pairs[0]).buffer(_POINT_RADIUS_PX)
     if kind == "points":
         return GeometryCollection([Point(pair).buffer(_POINT_RADIUS_PX) for pair in pairs])
-    raise AnnotationError(f"{path}: {name}: got a {kind!r} of {len(pairs)} points; cannot draw it")
+    raise AnnotationError(
+        f"{path}: {name}: got a {kind!r} of {len(pairs)} points; expected a shape of LabelMe"
+    )
 
 
-def _mask(path: Path, name: str, packed: object, box: list[tuple[float, float]]) -> BaseGeometry:
-    """Outline a mask, whose first pixel is at the first corner and whose last at the second."""
+def _mask(path: Path, name: str, encoded: object, box: list[tuple[float, float]]) -> BaseGeometry:
+    """Outline a mask; the corners of its box are its first and last pixel."""
     x, y, x_last, y_last = (int(number) for corner in box for number in corner)
-    mask = _unpacked(path, name, packed)
+    mask = _decode_mask(path, name, encoded)
     height, width = mask.shape
     if (height, width) != (y_last - y + 1, x_last - x + 1):
         raise AnnotationError(
@@ -105,10 +107,10 @@ def _mask(path: Path, name: str, packed: object, box: list[tuple[float, float]])
     return MultiPolygon([translate(part, x, y) for part in outline_runs(runs, height)])
 
 
-def _unpacked(path: Path, name: str, packed: object) -> NDArray[np.bool_]:
-    """Mask of a PNG in base64, ``(H, W)``."""
+def _decode_mask(path: Path, name: str, encoded: object) -> NDArray[np.bool_]:
+    """Decode a base64-encoded PNG to a mask, ``(H, W)`` bool."""
     try:
-        content = io.BytesIO(base64.b64decode(str(packed), validate=True))
+        content = io.BytesIO(base64.b64decode(str(encoded), validate=True))
         with Image.open(content, formats=["PNG"]) as picture:
             if picture.width * picture.height <= limits().tile_pixels:
                 return np.asarray(picture.convert("L")) > 0

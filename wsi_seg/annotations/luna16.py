@@ -1,4 +1,4 @@
-"""Owns reading csv files of spheres in mm (LUNA16's form): discs on the slices of volumes."""
+"""Owns reading csv files of spheres in mm (LUNA16 format) as discs on the slices of volumes."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,42 +15,42 @@ from wsi_seg.slides.volume import VolumeGrid
 
 _COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "diametermm")
 
-# A sphere thinner than a slice still gets a disc of this radius on the nearest one.
-_LEAST_RADIUS_PX = 0.6
+# Radius of the disc on the nearest slice for a sphere that is thinner than a slice.
+_MIN_RADIUS_PX = 0.6
 
 
 def is_luna16(header: Sequence[str]) -> bool:
-    """Whether a csv file with these columns holds spheres."""
+    """Return whether a csv file with these columns holds spheres."""
     return set(_COLUMNS) <= {plain(column) for column in header}
 
 
 def read_luna16(
     path: Path, table: Table, volumes: Mapping[str, VolumeGrid], *, default_class: str | None
 ) -> AnnotationSets:
-    """Read the spheres of the volumes that are known, as discs on their slices.
+    """Read the spheres of known volumes as discs on their slices.
 
-    On slice ``k`` a sphere of radius ``r`` is a disc of radius ``sqrt(r^2 - dz^2)``, dz being the
-    slice's distance from its centre; the nearest slice always gets one.
+    On slice ``k``, a sphere of radius ``r`` is a disc of radius ``sqrt(r^2 - dz^2)``, where dz is
+    the distance of the slice from the centre; the nearest slice always gets a disc.
 
     Parameters
     ----------
     path
         The file, for messages.
     table
-        A row for each sphere.
+        One row per sphere.
     volumes
-        Grids by the names that the file calls series; others are passed over.
+        Grids by series name; rows of other series are skipped.
     default_class
-        Class of the spheres; the format names none.
+        Class of the spheres; the format has no classes.
 
     Returns
     -------
     AnnotationSets
-        By slide, ``<series>_z0012``.
+        Annotations by slide name, ``<series>_z0012``.
     """
     header = [plain(name) for name in table.header]
     rows = [(line, dict(zip(header, cells, strict=True))) for line, cells in table.rows]
-    known, strangers = SlideNames(volumes).assign(path, (row["seriesuid"] for _, row in rows))
+    known, unmatched = SlideNames(volumes).assign(path, (row["seriesuid"] for _, row in rows))
     collectors: dict[str, Collector] = {}
     for line, row in rows:
         numbers = _parse(path, line, row)
@@ -66,7 +66,8 @@ def read_luna16(
         nearest = round(z)
         if not 0 <= nearest < grid.size[2]:
             raise AnnotationError(
-                f"{path}: line {line}: centre on slice {nearest}; the volume has {grid.size[2]}"
+                f"{path}: line {line}: got a centre on slice {nearest}; expected 0 to "
+                f"{grid.size[2] - 1}, the slices of the volume"
             )
         first, last = int(np.ceil(z - radius / deep)), int(np.floor(z + radius / deep))
         slices = {nearest, *range(first, last + 1)}
@@ -74,17 +75,17 @@ def read_luna16(
             disc = max(radius**2 - ((k - z) * deep) ** 2, 0.0) ** 0.5
             outline = scale(
                 Point(0, 0).buffer(1, quad_segs=16),
-                xfact=max(disc / wide, _LEAST_RADIUS_PX),
-                yfact=max(disc / tall, _LEAST_RADIUS_PX),
+                xfact=max(disc / wide, _MIN_RADIUS_PX),
+                yfact=max(disc / tall, _MIN_RADIUS_PX),
                 origin=(0, 0),
             )
             slide = f"{series}_z{k:04}"
             collector = collectors.setdefault(slide, Collector(path))
-            # Voxel coordinates name centres, pixel coordinates corners.
-            place = translate(outline, column + 0.5, y + 0.5)
-            collector.add(f"line {line}", place, class_name, "expert", lesion=lesion)
+            # Voxel coordinates refer to centres, pixel coordinates to corners.
+            circle = translate(outline, column + 0.5, y + 0.5)
+            collector.add(f"line {line}", circle, class_name, "expert", lesion=lesion)
     found = {slide: collector.result() for slide, collector in collectors.items()}
-    return AnnotationSets(found, tuple(strangers))
+    return AnnotationSets(found, tuple(unmatched))
 
 
 def _parse(path: Path, line: int, row: Mapping[str, str]) -> list[float]:
@@ -94,6 +95,6 @@ def _parse(path: Path, line: int, row: Mapping[str, str]) -> list[float]:
         raise AnnotationError(f"{path}: line {line}: {error}; expected numbers in mm") from error
     if not np.isfinite(numbers).all() or numbers[3] <= 0:
         raise AnnotationError(
-            f"{path}: line {line}: got {numbers}; expected finite places and a diameter above 0"
+            f"{path}: line {line}: got {numbers}; expected finite coordinates, a diameter above 0"
         )
     return numbers

@@ -1,4 +1,4 @@
-"""Owns what an annotation is: one valid polygon with a class name and a source."""
+"""Owns the annotation model: valid polygons with a class name and a source."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,24 +16,25 @@ from wsi_seg.limits import advice, limits
 
 Area = Polygon | MultiPolygon
 
-# Parts below this many px² are slivers left by drawing tools, not structures.
+# Smaller parts are artefacts of drawing tools.
 SLIVER_PX2 = 1.0
 
-# Sides looked at to see how often an outline crosses itself.
+# Sides sampled to estimate how often an outline crosses itself.
 _SAMPLED_SIDES = 500
-_FILE_TIMES = 10
+# A file may have this many times the crossings that one outline may have.
+_FILE_CROSSINGS = 10
 
 
 @dataclass(frozen=True, slots=True)
 class Lesion:
-    """Structure of a volume, of which each slice shows a part.
+    """A structure in a volume, of which each slice shows a section.
 
     Parameters
     ----------
     name
-        The same on all slices, and no other lesion's.
+        Unique name, the same on all slices.
     diameter_mm
-        Of the whole, whatever a slice shows of it.
+        Diameter of the whole lesion in mm.
     """
 
     name: str
@@ -47,15 +48,15 @@ class Annotation:
     Parameters
     ----------
     geometry
-        Valid polygon, or several with one meaning, ``(x, y)`` in level-0 pixels; holes kept.
+        Valid polygon or multipolygon, with holes, ``(x, y)`` in level-0 pixels.
     class_name
         Name of the class.
     source
-        Who drew it, for example ``expert``, ``hand``, ``pseudo``, ``external`` or ``review``.
+        Origin, for example ``expert``, ``hand``, ``pseudo``, ``external`` or ``review``.
     weight
-        How much it counts in training, 0 to 1.
+        Weight in training, 0 to 1.
     lesion
-        What it is a slice of; None where it is a structure on its own.
+        Lesion of which this is a section; None for a structure of a single image.
     """
 
     geometry: Area
@@ -67,21 +68,21 @@ class Annotation:
 
 @dataclass(frozen=True, slots=True)
 class Annotations:
-    """All structures of one slide, in drawing order: later ones are over earlier ones.
+    """All structures of one slide, in drawing order: later ones cover earlier ones.
 
     Parameters
     ----------
     items
         The structures.
     repairs
-        What had to be repaired or left out, one sentence each.
+        What was repaired or skipped, one sentence each.
     extent
-        Size of the image that the file says it belongs to, None where it says nothing.
+        Image size that the file states; None if it states none.
 
     Examples
     --------
     >>> from shapely.geometry import box
-    >>> drawn = Annotations((Annotation(box(0, 0, 9, 9), "gland", "a.geojson"),))
+    >>> drawn = Annotations((Annotation(box(0, 0, 9, 9), "gland"),))
     >>> drawn.items[0].class_name
     'gland'
     """
@@ -93,26 +94,26 @@ class Annotations:
 
 @dataclass(frozen=True, slots=True)
 class AnnotationSets:
-    """Annotations of a file that names its slides itself.
+    """Annotations of several slides, from a file that names its slides.
 
     Parameters
     ----------
     by_slide
-        Of each slide that the file names.
-    strangers
-        Names of its images that fit no slide.
+        Annotations by slide name.
+    unmatched
+        Images in the file that match no slide.
     notes
-        What of the file was not understood or had to be guessed, one sentence each.
+        What was ignored or guessed, one sentence each.
     """
 
     by_slide: Mapping[str, Annotations]
-    strangers: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
 class Collector:
-    """Gathers the features of one file: checks them, repairs what it can, notes what it did.
+    """Collects the features of one file: checks and repairs them, and records the repairs.
 
     Parameters
     ----------
@@ -126,8 +127,8 @@ class Collector:
     vertices: int = 0
     crossings: int = 0
 
-    def note_repair(self, feature: str, geometry: BaseGeometry) -> None:
-        """Note what is wrong with a geometry that will be repaired."""
+    def record_repair(self, feature: str, geometry: BaseGeometry) -> None:
+        """Record why a geometry is repaired."""
         self.repairs.append(f"{feature}: {shapely.is_valid_reason(geometry)}, repaired")
 
     def add(
@@ -141,18 +142,19 @@ class Collector:
         holes: BaseGeometry | None = None,
         lesion: Lesion | None = None,
     ) -> None:
-        """Take one feature.
+        """Check, repair and add one feature.
 
         Parameters
         ----------
         feature
-            How the file calls it, for messages; for example ``feature 3``.
+            Its name for messages, such as ``feature 3``.
         geometry
-            Any geometry in level-0 pixels; what is not an area is left out and noted.
+            Any geometry in level-0 pixels, ``(x, y)``; parts that are not areas are skipped, and
+            that is recorded.
         class_name, source, weight, lesion
             See `Annotation`.
         holes
-            Valid area that is cut out.
+            Valid area to cut out.
         """
         self.vertices += int(shapely.get_num_coordinates(geometry))
         if self.vertices > limits().vertices:
@@ -162,53 +164,53 @@ class Collector:
             )
         if not geometry.is_valid:
             self.crossings += require_repairable(self.path, feature, geometry)
-            if self.crossings > _FILE_TIMES * limits().crossings:
+            if self.crossings > _FILE_CROSSINGS * limits().crossings:
                 raise AnnotationError(
-                    f"{self.path}: its outlines cross themselves too often up to {feature}; "
+                    f"{self.path}: its outlines cross themselves too often, up to {feature}; "
                     f"{advice('crossings')} in an outline"
                 )
-            self.note_repair(feature, geometry)
+            self.record_repair(feature, geometry)
         repaired = repair(geometry)
         if holes is not None and repaired.intersects(holes):
             repaired = shapely.difference(repaired, holes)
             if repaired.is_empty:
-                self.repairs.append(f"{feature}: it is within areas that are cut out, left out")
+                self.repairs.append(f"{feature}: it is inside a hole, skipped")
                 return
         found = _polygons(repaired)
         parts = [p for p in found if p.area >= SLIVER_PX2]
         dropped = len(found) - len(parts)
         if not parts:
-            self.repairs.append(f"{feature}: a {geometry.geom_type} without area, left out")
+            self.repairs.append(f"{feature}: a {geometry.geom_type} without area, skipped")
             return
         if dropped:
-            self.repairs.append(f"{feature}: {dropped} slivers below 1 px², left out")
+            self.repairs.append(f"{feature}: {dropped} slivers below 1 px², skipped")
         area = parts[0] if len(parts) == 1 else MultiPolygon(parts)
         self.items.append(Annotation(area, class_name, source, weight, lesion))
 
     def result(self, extent: Extent | None = None) -> Annotations:
-        """Everything gathered."""
+        """Return the collected annotations."""
         return Annotations(tuple(self.items), tuple(self.repairs), extent)
 
 
 def require_repairable(path: Path, feature: str, geometry: BaseGeometry) -> int:
-    """Refuse an outline that crosses itself so often that repairing it would take hours.
+    """Refuse an outline that crosses itself so often that a repair would take hours.
 
     Returns
     -------
     int
-        About how many pairs of its sides cross, estimated from their boxes on a sample.
+        Approximate number of crossings, estimated from the bounding boxes of sampled sides.
 
     Raises
     ------
     AnnotationError
         If there are too many.
     """
-    places = shapely.get_coordinates(geometry)
-    low, high = np.minimum(places[:-1], places[1:]), np.maximum(places[:-1], places[1:])
+    points = shapely.get_coordinates(geometry)
+    low, high = np.minimum(points[:-1], points[1:]), np.maximum(points[:-1], points[1:])
     sides = shapely.box(low[:, 0], low[:, 1], high[:, 0], high[:, 1])
     sample = sides[:: max(1, len(sides) // _SAMPLED_SIDES)]
     pairs = int(shapely.STRtree(sides).query(sample).shape[1])
-    # Each side meets itself and its two neighbours.
+    # The box of each side intersects itself and its two neighbours.
     crossings: int = max(0, pairs - 3 * len(sample)) * len(sides) // max(1, len(sample)) // 2
     if crossings > limits().crossings:
         raise AnnotationError(
@@ -219,29 +221,29 @@ def require_repairable(path: Path, feature: str, geometry: BaseGeometry) -> int:
 
 
 def require_class(path: Path, feature: str, class_name: str | None) -> str:
-    """Return the class of a feature.
+    """Return the class of a feature if it has one.
 
     Raises
     ------
     AnnotationError
-        If there is none.
+        If it has no class.
     """
     if not class_name:
         raise AnnotationError(
-            f"{path}: {feature} names no class; name one in the file, or give --default-class"
+            f"{path}: {feature} has no class; name one in the file, or give --default-class"
         )
     return class_name
 
 
 def repair(geometry: BaseGeometry) -> BaseGeometry:
-    """Give the valid geometry that an outline means: its parts without their holes, united."""
+    """Return an outline as a valid geometry: the union of its parts, each minus its holes."""
     if geometry.is_valid and geometry.geom_type != "GeometryCollection":
         return geometry
     return shapely.union_all([_repaired(part) for part in _polygons(geometry)])
 
 
 def _repaired(part: Polygon) -> BaseGeometry:
-    # Each ring alone, because GEOS makes a part of a hole that is outside.
+    # Rings are repaired one by one, because GEOS turns a hole outside its shell into a part.
     shell, *holes = (
         shapely.make_valid(Polygon(ring), method="structure", keep_collapsed=False)
         for ring in (part.exterior, *part.interiors)
@@ -250,7 +252,7 @@ def _repaired(part: Polygon) -> BaseGeometry:
 
 
 def _polygons(geometry: BaseGeometry) -> list[Polygon]:
-    """Polygons inside any geometry, at any depth; lines and points have none."""
+    """Return the polygons in any geometry, at any depth."""
     if isinstance(geometry, Polygon):
         return [geometry]
     if not isinstance(geometry, BaseMultipartGeometry):
@@ -259,14 +261,14 @@ def _polygons(geometry: BaseGeometry) -> list[Polygon]:
 
 
 def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:
-    """Check the vertices of one ring, as a file spells them.
+    """Parse the vertices of one ring.
 
     Parameters
     ----------
     path, feature
-        For messages.
+        File and feature, for messages.
     points
-        Sequence of ``[x, y]`` or ``[x, y, z]``; whether it is closed does not matter.
+        Sequence of ``[x, y]`` or ``[x, y, z]``, closed or not.
 
     Raises
     ------
@@ -296,7 +298,7 @@ def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:
 
 
 def polygon(path: Path, feature: str, rings: object) -> Polygon:
-    """Polygon of an outer ring and its holes; a ring need not be closed, nor valid."""
+    """Return the polygon of an outer ring and its holes; rings need not be closed or valid."""
     if not isinstance(rings, Iterable) or isinstance(rings, str):
         raise AnnotationError(f"{path}: {feature}: got no rings; expected a list of them")
     checked = [ring(path, feature, points) for points in rings]

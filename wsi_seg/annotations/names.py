@@ -1,9 +1,8 @@
-"""Owns which slide a name in a file means: one rule for files, COCO's images and rows of a csv.
+"""Owns matching names to slides: names of files, of COCO images and in csv rows.
 
-A name is compared whole, then with its folders as `wsi-seg tile --names path` joins them, then
-without them and without the ending of a picture.
-What is spelled exactly alike goes first, then what differs in how letters with accents are made up
-(Unicode's NFC and NFD), then what differs in case.
+A name is compared as it is, then joined with its folders as in `wsi-seg tile --names path`, then
+without folders and image suffix. Exact matches are preferred, then those that differ only in
+Unicode normalisation (NFC and NFD), then those that differ only in case.
 """
 
 import re
@@ -15,37 +14,37 @@ from urllib.parse import unquote
 
 from wsi_seg.errors import AnnotationError
 
-# Endings of pictures, and of label maps that we export. Any other, such as the 7 of "slide.7", may
-# be a part of a slide's name.
-_PICTURE = re.compile(
+# Suffixes of images and of exported label maps. Any other, such as the 7 in "slide.7", may be part
+# of a slide's name.
+_IMAGE_SUFFIX = re.compile(
     r"(\.labels)?(\.ome)?"
     r"\.(tiff?|btf|tf[28]|svs|svslide|ndpi|mrxs|scn|bif|vm[su]|vsi|czi|lif|nd2|qptiff|isyntax"
     r"|dcm|dicom|zarr|ozx|png|jpe?g|jpe|jp2|j2k|jpx|jxl|bmp|webp|gif|avif|heic|mh[ad]|nii(\.gz)?|nrrd"
     r"|npy|lsm|pgm|ppm|pnm)$",
     re.IGNORECASE,
 )
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_NAMED = 5
-_FOLDERS = 8
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_MAX_LISTED = 5
+_MAX_FOLDERS = 8
 
 
-def named(names: Iterable[str]) -> str:
-    """List some names for a message, and how many more there are."""
+def list_names(names: Iterable[str]) -> str:
+    """Join the first names for a message, with the number of the others."""
     listed = list(names)
-    more = len(listed) - _NAMED
-    return ", ".join(listed[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    more = len(listed) - _MAX_LISTED
+    return ", ".join(listed[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)
-class Fit:
-    """Slide that a name means, and how well it fits: 0 is exactly, 1 by NFC, 2 but for case."""
+class Match:
+    """Slide that a name matches, and how: 0 exactly, 1 after NFC, 2 ignoring case."""
 
     slide: str
     rank: int
 
 
 class SlideNames:
-    """Finds the slides that names mean.
+    """Matches names to slides.
 
     Parameters
     ----------
@@ -59,29 +58,29 @@ class SlideNames:
             for known, spelling in zip(self._slides, _spellings(slide), strict=True):
                 known.setdefault(spelling, []).append(slide)
 
-    def find(self, name: str) -> Fit | None:
-        """Find the slide that a name means; None where it fits none.
+    def find(self, name: str) -> Match | None:
+        """Return the slide that a name matches; None if there is none.
 
         Raises
         ------
         AnnotationError
-            If it fits several equally well.
+            If it matches several equally well.
         """
         forms = list(dict.fromkeys(_forms(name)))
         for rank, known in enumerate(self._slides):
             for form in forms:
-                fitting = known.get(_spellings(form)[rank], [])
-                if len(fitting) > 1:
+                matching = known.get(_spellings(form)[rank], [])
+                if len(matching) > 1:
                     raise AnnotationError(
-                        f"the name {name!r} fits several slides: {named(fitting)}; spell it as one "
-                        "of them"
+                        f"the name {name!r} matches several slides: {list_names(matching)}; "
+                        "spell it as one of them"
                     )
-                if fitting:
-                    return Fit(fitting[0], rank)
+                if matching:
+                    return Match(matching[0], rank)
         return None
 
     def assign(self, path: Path, names: Iterable[str]) -> tuple[Mapping[str, str], list[str]]:
-        """Give the images of one file to the slides.
+        """Match the images of one file to slides.
 
         Parameters
         ----------
@@ -93,62 +92,62 @@ class SlideNames:
         Returns
         -------
         dict[str, str]
-            Slide by name, of those that fit one.
+            Slide by image name, for images that match a slide.
         list[str]
-            Names that fit none, or that fit one to which another name fits better.
+            Images that match no slide, or one that another image matches better.
 
         Raises
         ------
         AnnotationError
-            If two names fit one slide equally well.
+            If two images match one slide equally well.
         """
         slides: dict[str, str] = {}
         best: dict[str, tuple[int, str]] = {}
-        strangers: list[str] = []
+        unmatched: list[str] = []
         for name in dict.fromkeys(names):
             try:
-                fit = self.find(name)
+                match = self.find(name)
             except AnnotationError as error:
                 raise AnnotationError(f"{path}: {error}") from error
-            if fit is None:
-                strangers.append(name)
+            if match is None:
+                unmatched.append(name)
                 continue
-            rank, other = best.get(fit.slide, (len(self._slides), ""))
-            if rank == fit.rank:
+            rank, other = best.get(match.slide, (len(self._slides), ""))
+            if rank == match.rank:
                 raise AnnotationError(
-                    f"{path}: got {other!r} and {name!r}, which both fit slide {fit.slide!r}; "
-                    "leave one out, or give them to collections of their own"
+                    f"{path}: got {other!r} and {name!r}, which both match slide {match.slide!r}; "
+                    "remove one, or import them into separate collections"
                 )
-            if rank < fit.rank:
-                strangers.append(name)
+            if rank < match.rank:
+                unmatched.append(name)
                 continue
             if other:
-                strangers.append(other)
+                unmatched.append(other)
                 del slides[other]
-            best[fit.slide] = (fit.rank, name)
-            slides[name] = fit.slide
-        return slides, strangers
+            best[match.slide] = (match.rank, name)
+            slides[name] = match.slide
+        return slides, unmatched
 
 
 def _spellings(name: str) -> tuple[str, str, str]:
-    """Name as it is, in NFC, and without regard to case."""
+    """Return the name as it is, in NFC, and case-folded."""
     composed = unicodedata.normalize("NFC", name)
     return name, composed, unicodedata.normalize("NFC", composed.casefold())
 
 
 def _forms(name: str) -> Iterator[str]:
-    """Name whole, stripped, without folders, without its ending; as paths and as addresses."""
+    """Yield the forms of a name to compare: with and without folders and suffix, also of URLs."""
     yield name
     yield name.strip()
     *folders, last = re.split(r"[/\\]", name.strip())
-    for count in range(min(_FOLDERS, len(folders)), 0, -1):
-        yield "_".join([*folders[-count:], _PICTURE.sub("", last)])
+    for count in range(min(_MAX_FOLDERS, len(folders)), 0, -1):
+        yield "_".join([*folders[-count:], _IMAGE_SUFFIX.sub("", last)])
     for whole in (name, name.strip()):
         yield whole.rpartition("/")[2]
-        yield _PICTURE.sub("", whole.rpartition("/")[2])
+        yield _IMAGE_SUFFIX.sub("", whole.rpartition("/")[2])
     yield last
-    yield _PICTURE.sub("", last)
-    if _ADDRESS.match(name):
+    yield _IMAGE_SUFFIX.sub("", last)
+    if _URL.match(name):
         last = unquote(re.split("[?#]", name.strip())[0].rpartition("/")[2])
         yield last
-        yield _PICTURE.sub("", last)
+        yield _IMAGE_SUFFIX.sub("", last)

@@ -1,4 +1,4 @@
-"""Owns opening an annotation file: size limits, and the choice of format by content."""
+"""Owns opening annotation files: size limits, and detecting the format by content."""
 
 import gzip
 import zlib
@@ -24,32 +24,32 @@ from wsi_seg.slides.volume import VolumeGrid
 _TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 SUFFIXES = (".geojson", ".json", ".xml", ".geojson.gz", ".json.gz", ".xml.gz", *_TABLES)
 
-# Files that are no annotation: what they begin with, and what they are.
+# Magic numbers of files that are not annotations, and what these are.
 _OTHERS = {
-    b"\xff\xd8\xff": "a JPEG picture, whose losses change class ids",
-    b"\x93NUMPY": "an array of NumPy (.npy)",
+    b"\xff\xd8\xff": "a JPEG image, whose lossy compression changes class ids",
+    b"\x93NUMPY": "a NumPy array (.npy)",
     b"PK\x03\x04": "a ZIP archive (.zip, .npz, .xlsx)",
-    b"BM": "a BMP picture",
-    b"GIF8": "a GIF picture",
-    b"RIFF": "a WebP picture",
-    b"\x00\x00\x00\x0cjP": "a JPEG 2000 picture",
-    b"\xff\x4f\xff\x51": "a JPEG 2000 picture",
+    b"BM": "a BMP image",
+    b"GIF8": "a GIF image",
+    b"RIFF": "a WebP image",
+    b"\x00\x00\x00\x0cjP": "a JPEG 2000 image",
+    b"\xff\x4f\xff\x51": "a JPEG 2000 image",
     b"\x89HDF": "an HDF5 file",
     b"MATLAB": "a MATLAB file",
     b"%PDF": "a PDF file",
-    b"\x80\x04": "a pickle of Python, which can run code",
-    b"\x80\x05": "a pickle of Python, which can run code",
+    b"\x80\x04": "a Python pickle, which can run code",
+    b"\x80\x05": "a Python pickle, which can run code",
     b"SQLite": "an SQLite file",
 }
 
 
 def read_annotations(path: Path | str, *, default_class: str | None = None) -> Annotations:
-    """Read the annotation file of one slide; its content, not its name, decides the format.
+    """Read the annotation file of one slide; the format is detected by content, not by name.
 
     Parameters
     ----------
     path
-        GeoJSON (QuPath's and HuBMAP's forms included), LabelMe or CAMELYON-style JSON, or ASAP's
+        GeoJSON (including the forms of QuPath and HuBMAP), LabelMe or CAMELYON-style JSON, or ASAP
         XML; plain or gzipped.
     default_class
         Class of features that name none; None refuses them.
@@ -73,7 +73,8 @@ def read_annotations(path: Path | str, *, default_class: str | None = None) -> A
     found = read_for_slides(path, {}, default_class=default_class)
     if isinstance(found, AnnotationSets):
         raise AnnotationError(
-            f"{path} holds annotations of many images; give it to a collection of them"
+            f"{path} holds annotations of many images; expected those of one; use `wsi-seg "
+            "annotate` with a collection of these slides"
         )
     return found
 
@@ -86,19 +87,19 @@ def read_for_slides(
     dialect: Dialect | None = None,
     volumes: Mapping[str, VolumeGrid] | None = None,
 ) -> Annotations | AnnotationSets:
-    """Read an annotation file, which may belong to one slide or name its slides itself.
+    """Read an annotation file, which belongs to one slide or names its slides.
 
     Parameters
     ----------
     path
-        As for `read_annotations`; or COCO's JSON, or a csv of run-length encoded masks or of
+        As for `read_annotations`; or COCO JSON, or a csv of run-length encoded masks or of
         spheres.
     extents
         Sizes of the slides, by name.
     default_class
         Class of features that name none; None refuses them.
     dialect
-        How a csv writes runs; None finds it from the masks.
+        RLE dialect of a csv; None detects it from the masks.
     volumes
         Grids of the volumes that a csv of spheres names.
 
@@ -126,11 +127,11 @@ def read_for_slides(
 
 
 def _table(path: Path, content: bytes, separator: str, header: tuple[str, ...]) -> Table:
-    """Read a table by whose first line its form was found."""
+    """Read a table, and check that its header is the first line, which decided the format."""
     table = read_table(path, content, separator)
     if table.header != header:
         raise AnnotationError(
-            f"{path}: got a quote in line 1 that does not end there; expected the columns "
+            f"{path}: got a quoted column name that continues after line 1; expected the columns "
             f"{', '.join(header)} on one line"
         )
     return table
@@ -154,33 +155,33 @@ def _read(
     if is_geojson(document):
         return read_geojson(path, document, default_class=default_class)
     raise AnnotationError(
-        f"{path}: got JSON of no known form; expected GeoJSON, LabelMe, COCO or CAMELYON-style"
+        f"{path}: got JSON in an unknown format; expected GeoJSON, LabelMe, COCO or CAMELYON-style"
     )
 
 
 def _unknown_columns(path: Path, content: bytes) -> str:
     found = max((header for _, header in headers(content)), key=len, default=())
     return (
-        f"{path}: got the columns {', '.join(found) or 'of no csv'}; expected images (id, ImageId, "
-        "filename ...) and masks (rle, EncodedPixels, encoding ...), or spheres (seriesuid, "
-        "coordX, coordY, coordZ, diameter_mm), separated by commas, semicolons or tabs"
+        f"{path}: got the columns {', '.join(found) or '(not a table)'}; expected images (id, "
+        "ImageId, filename ...) and masks (rle, EncodedPixels, encoding ...), or spheres "
+        "(seriesuid, coordX, coordY, coordZ, diameter_mm), separated by commas, semicolons or tabs"
     )
 
 
 def _content(path: Path) -> bytes:
-    most = limits().text_bytes
+    limit = limits().text_bytes
     try:
         with path.open("rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
+            gzipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            if not packed:
-                content = file.read(most + 1)
+            if not gzipped:
+                content = file.read(limit + 1)
             else:
                 with gzip.open(file) as unpacked:
-                    content = unpacked.read(most + 1)
+                    content = unpacked.read(limit + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise AnnotationError(f"{path} cannot be read: {error}") from error
-    if len(content) > most:
+    if len(content) > limit:
         raise AnnotationError(f"{path} has too many bytes; {advice('text_bytes')}, or split it")
     return content
 
@@ -192,6 +193,6 @@ def _parse(path: Path, content: bytes) -> object:
         kind = next((kind for mark, kind in _OTHERS.items() if content.startswith(mark)), None)
         raise AnnotationError(
             f"{path} is {kind or f'not JSON ({error})'}; expected an annotation file: GeoJSON, "
-            "LabelMe, COCO, CAMELYON-style JSON, ASAP's XML, a csv with columns such as ImageId, "
+            "LabelMe, COCO, CAMELYON-style JSON, ASAP XML, a csv with columns such as ImageId, "
             "EncodedPixels, or a mask as PNG or TIFF"
         ) from error

@@ -1,8 +1,8 @@
-"""Owns run-length encoded masks: both dialects of the competitions, to and from masks and polygons.
+"""Owns run-length encoded masks in both dialects of Kaggle competitions.
 
-A mask is read column by column. ``absolute`` gives each run as its first pixel, counted from 1, and
-its length; ``relative`` as the pixels between it and the run before, and its length, ``-1`` for an
-empty mask. Neither says how large the image is.
+Pixels are counted down the columns. ``absolute`` writes each run as its first pixel, counted from
+1, and its length; ``relative`` as its distance from the end of the previous run, and its length,
+and an empty mask as ``-1``. Neither states the size of the image.
 """
 
 from collections.abc import Iterable
@@ -30,12 +30,12 @@ def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
     mask
         ``(H, W)`` bool.
     dialect
-        How runs are written.
+        RLE dialect.
 
     Returns
     -------
     str
-        Numbers with spaces between; an empty mask is ``-1`` (relative) or nothing (absolute).
+        Numbers separated by spaces; an empty mask is ``-1`` (relative) or empty (absolute).
 
     Examples
     --------
@@ -46,14 +46,14 @@ def encode_rle(mask: NDArray[np.bool_], *, dialect: Dialect) -> str:
 
 
 def find_runs(mask: NDArray[np.bool_]) -> Runs:
-    """Find runs down the columns of a mask, ``(n, 2)``: first pixel, and the one after the last."""
+    """Return the runs down the columns of a mask, ``(n, 2)`` int64: first pixel, last plus one."""
     flat = np.concatenate([[False], mask.ravel(order="F"), [False]])
     borders = np.flatnonzero(flat[1:] != flat[:-1])
     return np.stack([borders[::2], borders[1::2]], axis=1)
 
 
 def write_runs(runs: Runs, *, dialect: Dialect) -> str:
-    """Write runs, ``(n, 2)`` first pixel and pixels after the last, ascending; see `encode_rle`."""
+    """Encode ascending runs, ``(n, 2)``: first pixel, last plus one; see `encode_rle`."""
     begins, ends = runs[:, 0], runs[:, 1]
     if dialect == "relative":
         if not len(runs):
@@ -65,24 +65,24 @@ def write_runs(runs: Runs, *, dialect: Dialect) -> str:
 
 
 def read_runs(text: str, *, dialect: Dialect) -> Runs:
-    """Read runs.
+    """Parse run-length encoding to runs.
 
     Parameters
     ----------
     text
-        As `encode_rle` writes it.
+        Text in the format of `encode_rle`.
     dialect
-        How runs are written.
+        RLE dialect.
 
     Returns
     -------
     NDArray[np.int64]
-        ``(n, 2)`` first pixel and pixels after the last, column by column, ascending.
+        ``(n, 2)``, ascending: first pixel, last plus one, counted from 0 down the columns.
 
     Raises
     ------
     AnnotationError
-        If it is not a list of pairs, or runs overlap or are empty.
+        If the text is not a list of pairs, or runs overlap or are empty.
     """
     if is_empty(text):
         return np.empty((0, 2), dtype=np.int64)
@@ -100,11 +100,11 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     if dialect == "relative":
         begins = np.cumsum(begins) + np.cumsum(lengths) - lengths
     else:
-        order = np.argsort(begins, kind="stable")  # their order means nothing
+        order = np.argsort(begins, kind="stable")  # absolute runs may be in any order
         begins, lengths = begins[order] - 1, lengths[order]
     runs = np.stack([begins, begins + lengths], axis=1)
     if (runs[:, 1] <= runs[:, 0]).any():
-        raise AnnotationError("got RLE of numbers beyond any image")
+        raise AnnotationError("got RLE of numbers beyond the size of any image")
     if (runs[1:, 0] < runs[:-1, 1]).any() or (runs < 0).any():
         raise AnnotationError(f"got {dialect} RLE whose runs overlap; is it the other dialect?")
     return runs
@@ -116,11 +116,11 @@ def decode_rle(text: str, *, height: int, width: int, dialect: Dialect) -> NDArr
     Raises
     ------
     AnnotationError
-        If the text is wrong or a run ends behind the last pixel.
+        If the text is not valid, or a run extends beyond the last pixel.
     """
     runs = require_inside(read_runs(text, dialect=dialect), Extent(height=height, width=width))
     steps = np.zeros(height * width + 1, dtype=np.int8)
-    # Runs may touch: what ends and begins at one pixel cancels out.
+    # Where runs touch, end and start cancel out.
     np.add.at(steps, runs[:, 0], 1)
     np.add.at(steps, runs[:, 1], -1)
     mask: NDArray[np.bool_] = np.cumsum(steps[:-1], dtype=np.int8).astype(bool)
@@ -133,39 +133,39 @@ def require_inside(runs: Runs, extent: Extent) -> Runs:
     Raises
     ------
     AnnotationError
-        If one ends behind the last pixel.
+        If a run extends beyond the last pixel.
     """
     if len(runs) and int(runs[-1, 1]) > extent.area:
         raise AnnotationError(
-            f"RLE goes to pixel {int(runs[-1, 1])}; the image has {extent.area} ({extent}); is it "
-            "of another size?"
+            f"got RLE up to pixel {int(runs[-1, 1])}; expected at most {extent.area} ({extent}); "
+            "check whether the masks are of an image of another size"
         )
     return runs
 
 
 def dialect_of(masks: Iterable[tuple[str, Extent | None]]) -> tuple[Dialect, bool]:
-    """Tell the dialect of a file from its masks.
+    """Detect the dialect of a file from its masks.
 
-    A dialect fits if no runs overlap and none ends behind its image. Where both fit all masks,
-    ``absolute`` is taken, which most files are. Masks that fit neither tell nothing.
+    A dialect matches if no runs overlap or extend beyond the image. If both match all masks, the
+    more common ``absolute`` is returned. Masks that match neither are ignored.
 
     Parameters
     ----------
     masks
-        Each with the size of its image, None where that is unknown.
+        Each mask with the size of its image, or None if that is unknown.
 
     Returns
     -------
     dialect : Dialect
-        The one that fits.
+        The dialect that matches.
     sure : bool
-        Whether the other one does not.
+        Whether the other dialect does not match.
 
     Raises
     ------
     AnnotationError
-        If some masks fit one dialect alone and some the other, or both fit and no mask has two
-        runs.
+        If some masks match only one dialect and some only the other, or both match and no mask has
+        two runs.
     """
     left = set(_DIALECTS)
     two_runs, empty = False, True
@@ -175,9 +175,12 @@ def dialect_of(masks: Iterable[tuple[str, Extent | None]]) -> tuple[Dialect, boo
         empty = False
         fitting = {dialect for dialect in _DIALECTS if _fits(text, dialect, extent)}
         left &= fitting or left
-        two_runs |= len(text.split(None, 2)) > 2  # two runs
+        two_runs |= len(text.split(None, 2)) > 2
     if not left:
-        raise AnnotationError("some of its masks are absolute RLE alone, and some relative alone")
+        raise AnnotationError(
+            "got some masks that are only valid as absolute RLE, and some only as relative; "
+            "expected one dialect"
+        )
     if len(left) == 2 and not two_runs and not empty:
         raise AnnotationError("the RLE dialect of its masks is unclear; name it with --rle")
     sure = empty or len(left) == 1
@@ -185,7 +188,7 @@ def dialect_of(masks: Iterable[tuple[str, Extent | None]]) -> tuple[Dialect, boo
 
 
 def is_empty(text: str) -> bool:
-    """Whether the text of a mask says that nothing is in it, in any dialect."""
+    """Return whether the text is an empty mask, in either dialect."""
     return text.strip() in {"", "-1"}
 
 
@@ -200,19 +203,19 @@ def _fits(text: str, dialect: Dialect, extent: Extent | None) -> bool:
 
 
 def outline_runs(runs: Runs, height: int) -> list[Polygon]:
-    """Polygons of the pixels of some runs, along pixel borders, one for each connected object.
+    """Return the outlines of runs along pixel borders, one polygon per connected object.
 
     Parameters
     ----------
     runs
-        ``(n, 2)`` as `read_runs` gives them; several masks of one image may follow each other.
+        ``(n, 2)`` as returned by `read_runs`; several masks of one image may be concatenated.
     height
         Height of the image in pixels.
     """
     if not len(runs):
         return []
     first, last = runs[:, 0] // height, (runs[:, 1] - 1) // height
-    pieces = last - first + 1  # a run that goes on in the next column is cut there
+    pieces = last - first + 1  # a run is split where it continues in the next column
     run = np.repeat(np.arange(len(runs)), pieces)
     column = first[run] + np.arange(len(run)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
     top = np.maximum(runs[run, 0], column * height) - column * height

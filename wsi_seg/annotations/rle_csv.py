@@ -1,4 +1,4 @@
-"""Owns reading csv files of run-length encoded masks: many images in one file."""
+"""Owns reading csv files of run-length encoded masks of many images."""
 
 import re
 from collections import Counter
@@ -24,7 +24,7 @@ from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 
-# Usual names of columns, the most usual first; compared by `table.plain`.
+# Common column names, the most common first; compared by `table.plain`.
 _IMAGE = (
     "imageid", "imgid", "slideid", "id", "image", "img", "slide", "imagename", "imgname",
     "slidename", "imagefile", "imagefilename", "filename", "file", "imagepath", "filepath", "path",
@@ -39,15 +39,15 @@ _CLASS = (
     "class", "classname", "label", "labelname", "category", "categoryname", "celltype",
     "structure", "classid", "labelid", "categoryid", "classlabel",
 )  # fmt: skip
-_OF = "(img|image|slide|mask|orig|original|full|picture|frame)*"
-_HEIGHT = re.compile(f"{_OF}(height|h)(px|pixels?)?|n?rows|{_OF}(sizey|ysize)")
-_WIDTH = re.compile(f"{_OF}(width|w)(px|pixels?)?|n?(cols|columns)|{_OF}(sizex|xsize)")
+_PREFIX = "(img|image|slide|mask|orig|original|full|picture|frame)*"
+_HEIGHT = re.compile(f"{_PREFIX}(height|h)(px|pixels?)?|n?rows|{_PREFIX}(sizey|ysize)")
+_WIDTH = re.compile(f"{_PREFIX}(width|w)(px|pixels?)?|n?(cols|columns)|{_PREFIX}(sizex|xsize)")
 _INDEX = re.compile(r"|unnamed\d*|index|row|rowid")
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Places of the columns that are read; ``joined``: the image's cell ends with the class."""
+    """Indices of the columns; ``joined``: cells of the image column end with the class."""
 
     image: int
     mask: int
@@ -65,7 +65,7 @@ class _Columns:
         size = (_matching(table, _HEIGHT), _matching(table, _WIDTH))
         return cls(image, mask, None if joined else table.column(_CLASS), size, joined)
 
-    def unread(self, table: Table) -> list[str]:
+    def ignored(self, table: Table) -> list[str]:
         read = {self.image, self.mask, self.kind, *self.size}
         return [
             name
@@ -82,12 +82,12 @@ class _Columns:
             return cells[self.image].rpartition("_")[2].strip()
         return "" if self.kind is None else cells[self.kind].strip()
 
-    def extent_of(self, place: str, cells: Sequence[str], slide: Extent) -> Extent:
-        """Size that a row states of its image; the slide's where it states none."""
+    def extent_of(self, row: str, cells: Sequence[str], slide: Extent) -> Extent:
+        """Return the image size that a row states; that of the slide if it states none."""
         tall, wide = ("" if at is None else cells[at].strip() for at in self.size)
         if not tall and not wide:
             return slide
-        return stated_extent(place, tall or slide.height, wide or slide.width)
+        return stated_extent(row, tall or slide.height, wide or slide.width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +99,7 @@ class _Row:
 
 
 def is_rle_csv(header: Sequence[str]) -> bool:
-    """Whether a csv file with these columns holds run-length encoded masks."""
+    """Return whether a csv file with these columns holds run-length encoded masks."""
     names = {plain(name) for name in header}
     named = bool(names & set(_IMAGE)) or any(map(_is_joined, header))
     return named and bool(names & set(_MASK))
@@ -113,10 +113,10 @@ def read_rle_csv(
     default_class: str | None,
     dialect: Dialect | None,
 ) -> AnnotationSets:
-    """Read the masks of the images whose size is known.
+    """Read the masks of known slides.
 
-    Where an image has several rows of a class, each row is an object; otherwise the connected
-    parts of its mask are. Masks of a lower resolution, by the size that the file states, are
+    If any image has several rows of one class, each row is an object; otherwise each connected
+    part of a mask is one. Masks of a lower resolution, by the size that the file states, are
     scaled up.
 
     Parameters
@@ -124,64 +124,64 @@ def read_rle_csv(
     path
         The file, for messages.
     table
-        A row for each mask.
+        One row per mask.
     extents
-        Sizes of the slides, by name; rows of other images are passed over.
+        Sizes of the slides, by name; rows of other images are skipped.
     default_class
-        Class of rows that name none.
+        Class of rows without one.
     dialect
-        How runs are written; None finds it from the masks.
+        RLE dialect; None detects it from the masks.
 
     Raises
     ------
     AnnotationError
-        If two images fit one slide, or a row cannot be read, naming its line.
+        If two images match one slide, or a row cannot be read, naming its line.
     """
     names = SlideNames(extents)
     columns = _Columns.of(table, _image_column(table, names))
     images = [columns.image_of(cells) for _, cells in table.rows]
-    slides, strangers = names.assign(path, images)
+    slides, unmatched = names.assign(path, images)
     masks: dict[str, list[_Row]] = {slide: [] for slide in slides.values()}
     for image, (line, cells) in zip(images, table.rows, strict=True):
         slide, text = slides.get(image), cells[columns.mask]
         if slide is None or is_empty(text):
             continue
-        place = f"line {line}"
-        class_name = require_class(path, place, columns.class_of(cells) or default_class)
-        extent = columns.extent_of(f"{path}: {place}", cells, extents[slide])
+        row = f"line {line}"
+        class_name = require_class(path, row, columns.class_of(cells) or default_class)
+        extent = columns.extent_of(f"{path}: {row}", cells, extents[slide])
         masks[slide].append(_Row(line, text, class_name, extent))
     sure = True
     if dialect is None:
         try:
-            dialect, sure = dialect_of(_sized(table, columns, images, slides, masks))
+            dialect, sure = dialect_of(_masks_with_sizes(table, columns, images, slides, masks))
         except AnnotationError as error:
             raise AnnotationError(f"{path}: {error}") from error
-    apart = any(
+    by_row = any(
         count > 1
         for rows in masks.values()
         for count in Counter(row.class_name for row in rows).values()
     )
-    notes = [] if sure else ["runs are read as absolute, relative fits too (--rle relative)"]
-    if unread := columns.unread(table):
-        notes.append(f"columns that are not read: {', '.join(unread)}")
+    notes = [] if sure else ["runs are read as absolute; relative matches, too (--rle relative)"]
+    if ignored := columns.ignored(table):
+        notes.append(f"ignored columns: {', '.join(ignored)}")
     return AnnotationSets(
         {
-            slide: _objects(path, rows, extents[slide], dialect, apart=apart)
+            slide: _objects(path, rows, extents[slide], dialect, by_row=by_row)
             for slide, rows in masks.items()
         },
-        tuple(strangers),
+        tuple(unmatched),
         tuple(notes),
     )
 
 
-def _sized(
+def _masks_with_sizes(
     table: Table,
     columns: _Columns,
     images: Sequence[str],
     slides: Mapping[str, str],
     masks: Mapping[str, list[_Row]],
 ) -> Iterator[tuple[str, Extent | None]]:
-    """All masks of a file; those of other images have no known size and still tell a dialect."""
+    """Yield all masks of a file; those of unknown images have no size, but help detection."""
     for rows in masks.values():
         yield from ((row.text, row.extent) for row in rows)
     for image, (_, cells) in zip(images, table.rows, strict=True):
@@ -190,9 +190,9 @@ def _sized(
 
 
 def _objects(
-    path: Path, rows: Sequence[_Row], slide: Extent, dialect: Dialect, *, apart: bool
+    path: Path, rows: Sequence[_Row], slide: Extent, dialect: Dialect, *, by_row: bool
 ) -> Annotations:
-    """Give the objects of one image, of each row one or one for each connected part."""
+    """Return the objects of one image: one per row, or one per connected part."""
     collector = Collector(path)
     for row in rows:
         place = f"line {row.line}"
@@ -205,31 +205,31 @@ def _objects(
             scale(part, xfact=wide, yfact=tall, origin=(0, 0))
             for part in outline_runs(runs, row.extent.height)
         ]
-        for number, outline in enumerate([parts] if apart else [[part] for part in parts]):
-            name = place if apart else f"{place}, object {number}"
+        for number, outline in enumerate([parts] if by_row else [[part] for part in parts]):
+            name = place if by_row else f"{place}, object {number}"
             collector.add(name, MultiPolygon(outline), row.class_name, "expert")
     return collector.result()
 
 
 def _image_column(table: Table, names: SlideNames) -> int | None:
-    """Column that names the images: of several the first in which a slide is named."""
+    """Return the column with image names: of several, the first that names a slide."""
     known = [plain(name) for name in table.header]
-    places = [known.index(name) for name in _IMAGE if name in known]
-    for place in places:
-        if any(_fits(names, cells[place]) for _, cells in table.rows):
-            return place
-    return places[0] if places else None
+    columns = [known.index(name) for name in _IMAGE if name in known]
+    for column in columns:
+        if any(_matches(names, cells[column]) for _, cells in table.rows):
+            return column
+    return columns[0] if columns else None
 
 
-def _fits(names: SlideNames, name: str) -> bool:
+def _matches(names: SlideNames, name: str) -> bool:
     try:
         return names.find(name) is not None
-    except AnnotationError:  # fits several: `SlideNames.assign` says so
+    except AnnotationError:  # it matches several slides: `SlideNames.assign` reports that
         return True
 
 
 def _is_joined(column: str) -> bool:
-    """Whether cells are an image and a class, joined by ``_``, as in ``ImageId_ClassId``."""
+    """Return whether cells are an image and a class joined by ``_``, as in ``ImageId_ClassId``."""
     name = plain(column)
     return "_" in column and any(name == image + kind for image in _IMAGE for kind in _CLASS)
 

@@ -1,18 +1,18 @@
-"""Owns the sizes that files state of their images, and what they mean for a slide of another."""
+"""Owns image sizes stated in annotation files, and their downsample to a slide."""
 
 from wsi_seg.errors import AnnotationError, RegionError
 from wsi_seg.geometry import Extent
 
 
 def stated_extent(place: str, height: object, width: object) -> Extent:
-    """Size that a file states, as whole numbers in any spelling: ``300``, ``"300"``, ``300.0``.
+    """Parse an image size from whole numbers in any form: ``300``, ``"300"``, ``300.0``.
 
     Parameters
     ----------
     place
         File and feature, for messages.
     height, width
-        As they stand in the file.
+        Values in the file.
 
     Raises
     ------
@@ -36,7 +36,7 @@ def _sentence(place: str, height: object, width: object) -> str:
 
 
 def downsample_of(place: str, image: Extent, slide: Extent) -> tuple[float, float]:
-    """Pixels of a slide per pixel of an image of it, along y and along x.
+    """Return the slide's pixels per pixel of an image of it, along y and x.
 
     Parameters
     ----------
@@ -48,13 +48,13 @@ def downsample_of(place: str, image: Extent, slide: Extent) -> tuple[float, floa
     Raises
     ------
     AnnotationError
-        If the image is larger than the slide, or of another shape.
+        If the image is larger than the slide, or has another aspect ratio.
     """
     tall, wide = slide.height / image.height, slide.width / image.width
-    # One pixel of rounding at the image's border is no other shape.
+    # The aspect ratio may differ by the rounding of one pixel.
     if tall < 1 or wide < 1 or abs(tall / wide - 1) > 1.5 / min(image.height, image.width):
         raise AnnotationError(
-            f"{place} has {image}, its slide has {slide}; expected the same, or the same shape at "
-            "a lower resolution"
+            f"{place} has {image}, its slide has {slide}; expected the same size, or the same "
+            "aspect ratio at a lower resolution"
         )
     return tall, wide

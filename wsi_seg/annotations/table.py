@@ -1,4 +1,4 @@
-"""Owns reading csv tables: encoding, separator, blank lines, columns by their usual names."""
+"""Owns reading csv tables: encoding, separator, blank lines, and looking up columns."""
 
 import csv
 import io
@@ -11,32 +11,32 @@ from wsi_seg.errors import AnnotationError
 from wsi_seg.limits import advice, limits
 
 _SEPARATORS = (",", ";", "\t", "|")
-_MARKS = (b"\xff\xfe", b"\xfe\xff")
+_UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows of a csv file, without blank ones.
+    """Rows of a csv file, without blank lines.
 
     Parameters
     ----------
     header
         Names of the columns.
     rows
-        Number of the line that each begins in, counted from 1, and its cells, as many as columns.
+        Line number (from 1) of each row, and its cells, one per column.
     """
 
     header: tuple[str, ...]
     rows: tuple[tuple[int, tuple[str, ...]], ...]
 
     def column(self, names: Sequence[str]) -> int | None:
-        """Place of the first of these names that is a column; see `plain`."""
+        """Return the index of the first of these names that is a column; see `plain`."""
         known = [plain(column) for column in self.header]
         return next((known.index(name) for name in names if name in known), None)
 
 
 def plain(column: str) -> str:
-    """Name of a column without case, spaces and marks: ``Image_ID`` is ``imageid``.
+    """Normalise a column name to lower-case letters and digits: ``Image_ID`` is ``imageid``.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def plain(column: str) -> str:
 
 
 def text_of(path: Path, content: bytes) -> str:
-    """Text of a table in UTF-8, or in UTF-16 with a mark, as spreadsheets write it.
+    """Decode a table in UTF-8, or in UTF-16 with a byte order mark, as spreadsheets write it.
 
     Raises
     ------
@@ -55,14 +55,14 @@ def text_of(path: Path, content: bytes) -> str:
         If it is neither.
     """
     try:
-        return content.decode("utf-16" if content.startswith(_MARKS) else "utf-8-sig")
+        return content.decode("utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise AnnotationError(f"{path} is not text in UTF-8; expected a csv file") from error
 
 
 def headers(content: bytes) -> list[tuple[str, tuple[str, ...]]]:
-    """Columns that the first line of a file names, by each separator that is in it."""
-    encoding = "utf-16" if content.startswith(_MARKS) else "utf-8-sig"
+    """Return the columns in the first line of a file, for each separator that occurs in it."""
+    encoding = "utf-16" if content.startswith(_UTF16_MARKS) else "utf-8-sig"
     text = content[:65536].decode(encoding, "replace").lstrip()
     line = re.split(r"[\r\n]", text, maxsplit=1)[0]
     if line[:1] in {"{", "[", "<"}:
@@ -79,12 +79,12 @@ def headers(content: bytes) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def read_table(path: Path, content: bytes, separator: str) -> Table:
-    """Read a whole table.
+    """Read a table.
 
     Raises
     ------
     AnnotationError
-        If it is not text or too large, or a row has more or fewer cells than there are columns.
+        If it is not text, is too large, or a row does not have one cell per column.
     """
     text = text_of(path, content)
     if text.count(separator) + text.count("\n") + text.count("\r") > limits().text_values:

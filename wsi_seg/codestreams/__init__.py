@@ -1,1 +1,1 @@
-"""Owns what compressed streams say of themselves: size, colours, comments; decodes nothing."""
+"""Owns parsing compressed image streams without decoding them: size, colours, comments."""

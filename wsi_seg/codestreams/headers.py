@@ -1,4 +1,4 @@
-"""Owns the size that a compressed stream claims for its pixels, read before they are allocated."""
+"""Owns reading the image size that a compressed stream declares, before it is decoded."""
 
 import struct
 from collections.abc import Iterator
@@ -10,20 +10,20 @@ ImageKind = Literal["jpeg", "jpeg2k", "webp", "jpegxl"]
 StreamKind = ImageKind | Literal["zstd", "raw", "lzw", "deflate"]
 
 _BOX_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
-# Frame headers: 0xF7 is that of JPEG-LS; the ones left out are tables.
+# SOF markers, and 0xF7 of JPEG-LS; the excluded ones are not frame headers.
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}
 _JXL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
 
 
-def claimed_extent(data: bytes, kind: ImageKind) -> Extent | None:
-    """Read the size that a stream claims; None where it claims none, so that decoding fails.
+def declared_extent(data: bytes, kind: ImageKind) -> Extent | None:
+    """Return the size that a stream declares; None if there is none, so that decoding fails.
 
     Parameters
     ----------
     data
         One stream.
     kind
-        How it is compressed.
+        Its compression.
     """
     try:
         height, width = {
@@ -34,38 +34,38 @@ def claimed_extent(data: bytes, kind: ImageKind) -> Extent | None:
     return Extent(height=height, width=width) if height > 0 and width > 0 else None
 
 
-def require_claim(data: bytes, kind: ImageKind, tile: Extent) -> None:
-    """Refuse a stream that claims more pixels than the tile it stands for.
+def require_size(data: bytes, kind: ImageKind, tile: Extent) -> None:
+    """Refuse a stream that declares more pixels than its tile has.
 
-    Some writers cut their streams smaller, others pad them a little.
+    Some writers' streams are smaller than the tile, others are slightly padded.
 
     Raises
     ------
     ValueError
-        If it claims more than four times as many pixels.
+        If it declares more than four times as many pixels.
     """
-    claimed = claimed_extent(data, kind)
-    if claimed is not None and claimed.area > 4 * max(tile.area, 1 << 16):
-        raise ValueError(f"its {kind} stream claims {claimed}, not {tile}")
+    declared = declared_extent(data, kind)
+    if declared is not None and declared.area > 4 * max(tile.area, 1 << 16):
+        raise ValueError(f"its {kind} stream declares {declared}, not {tile}")
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment of a JPEG stream before the scan."""
-    place = 2
-    while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-        length = int.from_bytes(data[place + 2 : place + 4], "big")
-        yield data[place + 1], data[place + 4 : place + 2 + length]
-        place += 2 + length
+    """Yield marker and content of each segment of a JPEG stream before the scan."""
+    offset = 2
+    while offset + 4 <= len(data) and data[offset] == 0xFF and data[offset + 1] != 0xDA:
+        length = int.from_bytes(data[offset + 2 : offset + 4], "big")
+        yield data[offset + 1], data[offset + 4 : offset + 2 + length]
+        offset += 2 + length
 
 
 def jpeg2k_transforms(data: bytes) -> bool:
-    """Whether decoding a JPEG 2000 stream undoes a colour transform (ISO/IEC 15444-1, A.6.1)."""
+    """Return whether a JPEG 2000 stream uses a component transform (ISO/IEC 15444-1, A.6.1)."""
     stream = _jpeg2k_stream(data)
-    place = 2
-    while place + 9 <= len(stream) and stream[place] == 0xFF and stream[place + 1] != 0x90:
-        if stream[place + 1] == 0x52:  # COD: length, style, progression, layers, transform
-            return stream[place + 8] == 1
-        place += 2 + int.from_bytes(stream[place + 2 : place + 4], "big")
+    offset = 2
+    while offset + 9 <= len(stream) and stream[offset] == 0xFF and stream[offset + 1] != 0x90:
+        if stream[offset + 1] == 0x52:  # COD: length, style, progression, layers, transform
+            return stream[offset + 8] == 1
+        offset += 2 + int.from_bytes(stream[offset + 2 : offset + 4], "big")
     return False
 
 
@@ -76,7 +76,7 @@ def _jpeg2k_stream(data: bytes) -> bytes:
 
 
 def _jpeg(data: bytes) -> tuple[int, int]:
-    """Size in the frame header."""
+    """Return height and width in the frame header."""
     for marker, body in jpeg_segments(data):
         if marker in _FRAMES:
             return _pair(">HH", body[1:])
@@ -84,7 +84,7 @@ def _jpeg(data: bytes) -> tuple[int, int]:
 
 
 def _jpeg2k(data: bytes) -> tuple[int, int]:
-    """Size in the segment SIZ, the first of a code stream (ISO/IEC 15444-1, A.5.1)."""
+    """Return height and width in the SIZ segment of a codestream (ISO/IEC 15444-1, A.5.1)."""
     stream = _jpeg2k_stream(data)
     if stream[:4] != b"\xff\x4f\xff\x51":
         raise ValueError("no code stream")
@@ -93,7 +93,7 @@ def _jpeg2k(data: bytes) -> tuple[int, int]:
 
 
 def _webp(data: bytes) -> tuple[int, int]:
-    """Size in the first chunk: VP8X, VP8L or VP8 (RFC 9649)."""
+    """Return height and width in the first chunk: VP8X, VP8L or VP8 (RFC 9649)."""
     name = data[12:16]
     if name == b"VP8X":
         return 1 + int.from_bytes(data[27:30], "little"), 1 + int.from_bytes(data[24:27], "little")
@@ -105,7 +105,7 @@ def _webp(data: bytes) -> tuple[int, int]:
 
 
 def _jpegxl(data: bytes) -> tuple[int, int]:
-    """Size at the beginning of a code stream (ISO/IEC 18181-1, SizeHeader)."""
+    """Return height and width in the SizeHeader of a codestream (ISO/IEC 18181-1)."""
     stream = data
     if data.startswith(_BOX_SIGNATURES):
         boxes = _boxes(data)
@@ -148,12 +148,12 @@ def _pair(form: str, data: bytes) -> tuple[int, int]:
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Name and content of each box of a JP2 or JPEG XL file."""
-    place = 0
-    while place + 8 <= len(data):
-        length, head = int.from_bytes(data[place : place + 4], "big"), 8
+    """Yield name and content of each box of a JP2 or JPEG XL file."""
+    offset = 0
+    while offset + 8 <= len(data):
+        length, head = int.from_bytes(data[offset : offset + 4], "big"), 8
         if length == 1:
-            length, head = int.from_bytes(data[place + 8 : place + 16], "big"), 16
-        end = len(data) if length < head else place + length
-        yield data[place + 4 : place + 8], data[place + head : end]
-        place = end
+            length, head = int.from_bytes(data[offset + 8 : offset + 16], "big"), 16
+        end = len(data) if length < head else offset + length
+        yield data[offset + 4 : offset + 8], data[offset + head : end]
+        offset = end

@@ -1,6 +1,6 @@
-"""Owns cutting streams that decode to more bytes than a tile has.
+"""Owns trimming streams that decode to more bytes than a tile has.
 
-Writers pad tiles; decoders of slides stop at the last pixel, those of zarr go on to the end.
+Some writers pad tiles. TIFF decoders stop at the last pixel, but zarr codecs decode to the end.
 """
 
 import zlib
@@ -9,21 +9,21 @@ import imagecodecs
 
 from wsi_seg.codestreams.headers import StreamKind
 
-# A stream that goes on is unpacked no further than this many tiles.
-_MOST_TILES = 4
+# A zstd stream is decompressed to at most this many tiles.
+_MAX_TILES = 4
 
 
-def exactly(data: bytes, kind: StreamKind, nbytes: int) -> bytes:
-    """Return a stream that decodes to no more than a number of bytes; itself where it does so.
+def trim_stream(data: bytes, kind: StreamKind, nbytes: int) -> bytes:
+    """Return a stream that decodes to at most a number of bytes; the same one if it already does.
 
     Parameters
     ----------
     data
-        One stream. Those of image formats say themselves how large they are, and are left alone.
+        One stream. Image formats declare their size, and are returned unchanged.
     kind
-        How it is compressed.
+        Its compression.
     nbytes
-        Bytes of a whole tile.
+        Uncompressed bytes of a full tile.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def exactly(data: bytes, kind: StreamKind, nbytes: int) -> bytes:
         unpacked = zlib.decompressobj().decompress(data, nbytes + 1)
         return data if len(unpacked) <= nbytes else zlib.compress(unpacked[:nbytes])
     if kind == "zstd":
-        unpacked = bytes(imagecodecs.zstd_decode(data, out=_MOST_TILES * nbytes))
+        unpacked = bytes(imagecodecs.zstd_decode(data, out=_MAX_TILES * nbytes))
         if len(unpacked) > nbytes:
             return bytes(imagecodecs.zstd_encode(unpacked[:nbytes]))
     return data

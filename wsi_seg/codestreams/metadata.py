@@ -1,7 +1,7 @@
-"""Owns leaving out what a tile's stream says besides its pixels: comments, EXIF, XMP, profiles.
+"""Owns removing metadata from the stream of a tile: comments, EXIF, XMP, ICC profiles.
 
-Tiles are copied unchanged but for this: such a segment may name the patient, the day or the
-scanner. Cutting it out changes no pixel.
+Apart from this, tiles are copied unchanged. Metadata may name the patient, the date or the scanner;
+removing it changes no pixel.
 """
 
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from wsi_seg.codestreams.headers import StreamKind
 
 Spans = Iterator[tuple[int, int]]
 
-_JPEG_KEPT = {0xE0, 0xEE}  # JFIF and Adobe say how components become colours
+_JPEG_KEPT = {0xE0, 0xEE}  # JFIF and Adobe segments define the colour space
 _WEBP_CUT = {b"EXIF", b"XMP ", b"ICCP"}
 _WEBP_FLAGS = 0x08 | 0x04 | 0x20  # EXIF, XMP, ICCP in the header of an extended file
 _BOXES_CUT = {b"xml ", b"uuid", b"uinf", b"Exif", b"brob", b"jumb"}
@@ -18,14 +18,14 @@ _BOX_SIGNATURES = (b"\0\0\0\x0cjP  ", b"\0\0\0\x0cJXL ")
 
 
 def without_comments(data: bytes, kind: StreamKind) -> bytes:
-    """Return a stream without comments; itself where it has none.
+    """Return a stream without metadata; the same one if it has none.
 
     Parameters
     ----------
     data
-        One stream; where it is damaged, it is left as it is from there on.
+        One stream; if it is damaged, the rest from there on is kept.
     kind
-        How it is compressed.
+        Its compression.
     """
     if kind == "jpeg":
         return _cut(data, _jpeg_comments(data))
@@ -45,38 +45,38 @@ def _cut(data: bytes, spans: Spans) -> bytes:
 
 
 def _jpeg_comments(data: bytes) -> Spans:
-    """Comment and application segments before the scan."""
-    place, size = 2, len(data)
-    while place + 4 <= size and data[place] == 0xFF and data[place + 1] not in (0xDA, 0xD9):
-        marker = data[place + 1]
-        end = place + 2 + (data[place + 2] << 8 | data[place + 3])
+    """Yield the spans of comment and application segments before the scan."""
+    offset, size = 2, len(data)
+    while offset + 4 <= size and data[offset] == 0xFF and data[offset + 1] not in (0xDA, 0xD9):
+        marker = data[offset + 1]
+        end = offset + 2 + (data[offset + 2] << 8 | data[offset + 3])
         if marker == 0xFE or (0xE0 <= marker <= 0xEF and marker not in _JPEG_KEPT):
-            yield place, min(end, size)
-        place = end
+            yield offset, min(end, size)
+        offset = end
 
 
 def _jpeg2k_comments(data: bytes) -> Spans:
-    """COM segments of the main header of a code stream."""
-    place, size = 2, len(data)
-    while place + 4 <= size and data[place] == 0xFF and data[place + 1] != 0x90:
-        end = place + 2 + (data[place + 2] << 8 | data[place + 3])
-        if data[place + 1] == 0x64:
-            yield place, min(end, size)
-        place = end
+    """Yield the spans of COM segments in the main header of a codestream."""
+    offset, size = 2, len(data)
+    while offset + 4 <= size and data[offset] == 0xFF and data[offset + 1] != 0x90:
+        end = offset + 2 + (data[offset + 2] << 8 | data[offset + 3])
+        if data[offset + 1] == 0x64:
+            yield offset, min(end, size)
+        offset = end
 
 
 def _boxes(data: bytes) -> Spans:
-    """Boxes of metadata in a JP2 or JPEG XL file."""
-    place, size = 0, len(data)
-    while place + 8 <= size:
-        length = int.from_bytes(data[place : place + 4], "big")
+    """Yield the spans of metadata boxes in a JP2 or JPEG XL file."""
+    offset, size = 0, len(data)
+    while offset + 8 <= size:
+        length = int.from_bytes(data[offset : offset + 4], "big")
         if length == 1:
-            length = int.from_bytes(data[place + 8 : place + 16], "big")
+            length = int.from_bytes(data[offset + 8 : offset + 16], "big")
         if length < 8:
-            return  # the last box, up to the end
-        if data[place + 4 : place + 8] in _BOXES_CUT:
-            yield place, min(place + length, size)
-        place += length
+            return  # the last box extends to the end
+        if data[offset + 4 : offset + 8] in _BOXES_CUT:
+            yield offset, min(offset + length, size)
+        offset += length
 
 
 def _webp(data: bytes) -> bytes:
@@ -89,10 +89,10 @@ def _webp(data: bytes) -> bytes:
 
 
 def _webp_chunks(data: bytes) -> Spans:
-    place, size = 12, len(data)
-    while place + 8 <= size:
-        length = int.from_bytes(data[place + 4 : place + 8], "little")
-        end = place + 8 + length + length % 2
-        if data[place : place + 4] in _WEBP_CUT:
-            yield place, min(end, size)
-        place = end
+    offset, size = 12, len(data)
+    while offset + 8 <= size:
+        length = int.from_bytes(data[offset + 4 : offset + 8], "little")
+        end = offset + 8 + length + length % 2
+        if data[offset : offset + 4] in _WEBP_CUT:
+            yield offset, min(end, size)
+        offset = end

@@ -1,1 +1,1 @@
-"""Owns what only CT needs: lungs, nodules through slices, candidates, FROC (extra `volume`)."""
+"""Owns CT: lung masks, linking objects across slices, candidates, FROC (extra `volume`)."""

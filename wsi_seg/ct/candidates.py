@@ -1,4 +1,4 @@
-"""Owns writing the objects of volumes as candidates in mm, in LUNA16's form."""
+"""Owns writing the objects of volumes as candidates in mm, in LUNA16's csv format."""
 
 import csv
 import itertools
@@ -30,18 +30,18 @@ HEADER = (
 
 @dataclass(frozen=True, slots=True)
 class CandidatesReport:
-    """Number of candidates in each volume."""
+    """Number of candidates per volume."""
 
     file: Path
     candidates: Mapping[str, int]
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Return the report as lines of text."""
         lines = [f"{volume}: {count} candidates" for volume, count in self.candidates.items()]
         return [*lines, f"wrote {self.file}"]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the report as JSON values."""
         return {"file": str(self.file), "candidates": dict(self.candidates)}
 
 
@@ -54,31 +54,31 @@ def write_candidates(
     min_distance_mm: float = 0.0,
     progress: Progress,
 ) -> CandidatesReport:
-    """Join the objects of slices into objects of volumes, and write the centre of each.
+    """Link the objects of slices to objects of volumes, and write the centre of each.
 
-    A candidate's probability is the highest of its pixels, its diameter that of the sphere of its
-    volume.
+    The probability of a candidate is the maximum over its pixels; its diameter is that of a sphere
+    of the same volume.
 
     Parameters
     ----------
     predictions
-        Of slices, whose names end with their number: ``ct_z0012``.
+        Predictions of slices, named like ``ct_z0012``.
     grids
-        Where the voxels of each volume are, by its name.
+        Grid of each volume, by name.
     path
-        csv file to write, whole or not at all.
+        csv file, written atomically.
     rule
-        Makes the decision; None takes the label map that inference wrote.
+        Rule of the decision; None uses the label map that inference wrote.
     min_distance_mm
-        Of candidates nearer than this only one stays: that of the higher probability, then of the
-        higher mean, then with more pixels, then the first; 0 keeps all.
+        Of candidates nearer than this in mm, only one is kept: that with the higher probability,
+        then the higher mean, then more pixels, then the first; 0 keeps all.
     progress
-        Advanced by slices.
+        Reports progress in slices.
 
     Raises
     ------
     StoreError
-        If there is no slice, a volume is not known, or a slice has no probabilities.
+        If there is no slice, a volume has no grid, or a slice has no probabilities.
     """
     volumes = slices_by_volume(predictions.names())
     if not volumes:
@@ -88,7 +88,7 @@ def write_candidates(
     missing = sorted(set(volumes) - set(grids))
     if missing:
         raise StoreError(
-            f"got no volume file for {missing[0]!r}; expected one among {', '.join(grids) or '-'}"
+            f"got no volume file for {missing[0]!r}; expected it among {', '.join(grids) or '-'}"
         )
     counts = {}
     progress.start("link", sum(map(len, volumes.values())), "slices")
@@ -96,15 +96,15 @@ def write_candidates(
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(HEADER)
         for volume, slices in volumes.items():
-            objects, seen = _linked(predictions, slices, rule, progress)
-            rows = _rows(objects, grids[volume], seen, min_distance_mm)
+            objects, extent = _link(predictions, slices, rule, progress)
+            rows = _rows(objects, grids[volume], extent, min_distance_mm)
             writer.writerows((volume, *row) for row in rows)
             counts[volume] = len(rows)
     progress.finish()
     return CandidatesReport(path, counts)
 
 
-def _linked(
+def _link(
     predictions: Predictions, slices: list[tuple[int, str]], rule: Rule | None, progress: Progress
 ) -> tuple[VolumeObjects, Extent]:
     extent = predictions[slices[0][1]].pyramid.extent
@@ -113,7 +113,7 @@ def _linked(
         store = predictions[name]
         if store.pyramid.extent != extent:
             raise StoreError(
-                f"slices of one volume differ: {name} has {store.pyramid.extent}, "
+                f"got slices of one volume of different size: {name} has {store.pyramid.extent}, "
                 f"{slices[0][1]} has {extent}; predict the volume again"
             )
         image = store.probabilities
@@ -127,11 +127,11 @@ def _linked(
 
 
 def _rows(
-    objects: VolumeObjects, grid: VolumeGrid, seen: Extent, min_distance_mm: float
+    objects: VolumeObjects, grid: VolumeGrid, extent: Extent, min_distance_mm: float
 ) -> list[tuple[object, ...]]:
-    scale = np.array([grid.size[0] / seen.width, grid.size[1] / seen.height])
+    scale = np.array([grid.size[0] / extent.width, grid.size[1] / extent.height])
     voxels = objects.centre.copy()
-    # Voxel coordinates are of centres, pixel coordinates of corners.
+    # Voxel coordinates refer to centres, pixel coordinates to corners.
     voxels[:, :2] = voxels[:, :2] * scale - 0.5
     centres = grid.world(voxels)
     px_mm3 = float(np.prod(grid.spacing) * np.prod(scale))
@@ -145,7 +145,7 @@ def _rows(
 def _row(
     objects: VolumeObjects, number: int, centre: NDArray[np.float64], diameter: float
 ) -> tuple[object, ...]:
-    """Cells of one candidate, see `HEADER`."""
+    """Return the cells of one candidate; see `HEADER`."""
     return (
         *(f"{value:.3f}" for value in centre),
         f"{objects.max_probability[number]:.4f}",

@@ -1,4 +1,4 @@
-"""Owns how lungs are found in CT: one rule for all volumes, and what differs for single ones.
+"""Owns the configuration of lung segmentation in CT: a rule, and overrides for single volumes.
 
 The file is YAML::
 
@@ -21,29 +21,30 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class LungRule(Section):
-    """What counts as lung; the defaults are those of the first place of DSB 2017.
+    """Criteria for lungs; the defaults are those of the winner of DSB 2017.
 
     Parameters
     ----------
     threshold_hu
-        Lung is below this; -150 keeps nodules on the wall.
+        Lung is below this threshold; -150 keeps nodules on the pleura.
     smooth_mm
-        Spread of the Gaussian that takes out noise first.
+        Sigma of the Gaussian that reduces noise first, in mm.
     least_area_mm2, most_eccentric
-        Pieces of a slice that are smaller, or longer than this eccentricity, are dropped.
+        Components of a slice that are smaller, or have a higher eccentricity, are dropped.
     volume_l
-        Least and largest volume of a piece in litres.
+        Minimum and maximum volume of a component in litres.
     large_area_mm2, off_axis_mm
-        A piece is dropped if its slices larger than the first are, on average, farther than the
-        second from the middle of the image: a table or clothes.
+        A component, such as a table or clothes, is dropped if its slices larger than the first
+        value are, on average, farther than the second from the centre of the image.
     keep
-        Keep so many pieces at most, the largest ones; None keeps all.
+        Maximum number of components, the largest ones; None keeps all.
     close_mm
-        Vessels and nodules up to about twice this width, cut out by the threshold, come back.
+        Radius of closing: restores vessels and nodules up to about twice this width, which the
+        threshold cut out.
     blank
-        Slices without lung: so many at the low and at the high end.
+        Number of slices without lung at the low and the high end.
     slice_mm
-        From slice to slice; None takes it from the volume.
+        Distance of the slices in mm; None uses that of the volume.
     """
 
     threshold_hu: float = -600.0
@@ -65,23 +66,23 @@ class _Rules(Section):
 
 
 class LungRules(Section):
-    """A rule, and those of the volumes that it does not fit, by their names."""
+    """The common rule, and rules of single volumes by name."""
 
     rule: LungRule = LungRule()
     cases: dict[str, LungRule] = Field(default_factory=dict)
 
     def of(self, volume: str) -> LungRule:
-        """Rule for one volume."""
+        """Return the rule of a volume."""
         return self.cases.get(volume, self.rule)
 
 
 def read_lung_rules(path: Path) -> LungRules:
-    """Read rules; a case has the values of ``rule`` where it says nothing else.
+    """Read rules; a case inherits the values of ``rule`` that it does not override.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, or a key or value does not fit.
+        If the file cannot be read, or a key or value is not valid.
     """
     try:
         found = _Rules.model_validate_json(json.dumps(read_yaml(path)))

@@ -1,8 +1,8 @@
-"""Owns FROC: the share of findings hit at some false positives per scan; CPM and its interval.
+"""Owns FROC: sensitivity over false positives per scan, the CPM, and its confidence interval.
 
-The rules are those of LUNA16: a candidate hits a finding when it is inside its radius; of several
-candidates in one finding the most probable counts and the others are neither right nor wrong;
-candidates in findings to exclude do not count; a scan without findings counts like any other.
+The rules are those of LUNA16: a candidate hits a finding if it is within its radius; of several
+candidates in one finding, the most probable counts, and the others are ignored; candidates in
+excluded findings are ignored; scans without findings count, too.
 """
 
 import csv
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import AnnotationError, ConfigError
 
-# False positives per scan at which LUNA16 reads the curve; CPM is the mean over them.
+# False positives per scan at which LUNA16 evaluates the curve; the CPM is the mean over them.
 RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 
 _DRAWS = 1000
@@ -31,11 +31,11 @@ class Findings:
     Parameters
     ----------
     scan
-        ``(n,)`` names.
+        Names of the scans, ``(n,)``.
     centre
-        ``(n, 3)`` x, y, z in mm (any unit will do, if all have the same).
+        Centres x, y, z in mm, ``(n, 3)`` float64.
     value
-        ``(n,)`` probability of a candidate, or diameter of a true finding.
+        Probability of a candidate (0 to 1), or diameter of a true finding in mm, ``(n,)`` float64.
     """
 
     scan: NDArray[np.str_]
@@ -46,7 +46,7 @@ class Findings:
         return len(self.scan)
 
     def of(self, scan: str) -> "Findings":
-        """Those of one scan."""
+        """Return those of one scan."""
         here = self.scan == scan
         return Findings(self.scan[here], self.centre[here], self.value[here])
 
@@ -58,9 +58,9 @@ class ScanDetections:
     Parameters
     ----------
     hits
-        Probability of the most probable candidate in each true finding that was hit.
+        Probability of the most probable candidate in each hit finding, ``(hits,)`` float64.
     false
-        Probabilities of the candidates outside all findings.
+        Probabilities of the candidates outside all findings, ``(false,)`` float64.
     true
         Number of true findings.
     """
@@ -73,7 +73,7 @@ class ScanDetections:
 def match_detections(
     candidates: Findings, true: Findings, exclude: Findings | None = None
 ) -> ScanDetections:
-    """Match the candidates of one scan to its findings by the rules above."""
+    """Match the candidates of one scan to its findings by the rules of this module."""
     inside = _inside(candidates, true)
     hit = inside.any(axis=0)
     best = np.where(inside, candidates.value[:, None], -np.inf).max(axis=0, initial=-np.inf)
@@ -84,30 +84,30 @@ def match_detections(
 
 
 def _inside(candidates: Findings, findings: Findings) -> NDArray[np.bool_]:
-    """Whether each candidate is in each finding, ``(candidates, findings)``."""
+    """Return whether each candidate is in each finding, ``(candidates, findings)`` bool."""
     squared = ((candidates.centre[:, None] - findings.centre[None]) ** 2).sum(axis=2)
-    found: NDArray[np.bool_] = squared < (findings.value / 2) ** 2
-    return found
+    inside: NDArray[np.bool_] = squared < (findings.value / 2) ** 2
+    return inside
 
 
 @dataclass(frozen=True, slots=True)
 class Froc:
-    """A curve, and what is read from it.
+    """FROC curve, and the metrics derived from it.
 
     Parameters
     ----------
     false_per_scan, sensitivity
         Points of the curve, ascending.
     at_rates
-        Sensitivity at each of `rates`.
+        Sensitivity at each of ``rates``.
     rates
         False positives per scan.
     cpm
         Mean of ``at_rates``.
     low, high
-        95 % interval of ``cpm`` over scans; None for fewer than two scans.
+        95 % bootstrap interval of ``cpm`` over scans; None for fewer than two scans.
     scans, true, candidates
-        Numbers of each.
+        Numbers of scans, true findings and candidates.
     """
 
     false_per_scan: tuple[float, ...]
@@ -122,7 +122,7 @@ class Froc:
     candidates: int
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Return the metrics as lines of text."""
         ends = "" if self.low is None else f" (95 % interval {self.low:.4f} to {self.high:.4f})"
         lines = [
             f"{self.true} true findings in {self.scans} scans, {self.candidates} candidates",
@@ -132,7 +132,7 @@ class Froc:
         return [*lines, *(f"  {rate:g} false positives per scan: {hit:.4f}" for rate, hit in pairs)]
 
     def to_json(self) -> dict[str, object]:
-        """Figures and curve as plain JSON values."""
+        """Return metrics and curve as JSON values."""
         return {
             "cpm": self.cpm,
             "cpm_low": self.low,
@@ -150,14 +150,14 @@ class Froc:
 
 
 def froc(scans: Sequence[ScanDetections], *, rates: Sequence[float] = RATES) -> Froc:
-    """Read sensitivities from the curve of some scans; between its points it is straight.
+    """Compute the FROC curve of scans, with linear interpolation between its points.
 
-    The interval draws scans again, with replacement (1,000 times, always the same draws).
+    The interval is a bootstrap over scans: 1,000 draws with replacement, with a fixed seed.
 
     Raises
     ------
     ConfigError
-        If there is no true finding: nothing can be hit then.
+        If there is no true finding.
     """
     if not sum(scan.true for scan in scans):
         raise ConfigError("got no true finding in any scan; FROC needs at least one")
@@ -187,7 +187,7 @@ def froc(scans: Sequence[ScanDetections], *, rates: Sequence[float] = RATES) -> 
 
 
 def _curve(scans: Sequence[ScanDetections]) -> tuple[Floats, Floats]:
-    """Compute false positives per scan and sensitivity at every probability, ascending, from 0."""
+    """Return false positives per scan and sensitivity at each threshold, ascending from 0."""
     hits = np.sort(np.concatenate([scan.hits for scan in scans]))
     false = np.sort(np.concatenate([scan.false for scan in scans]))
     thresholds = np.unique(np.concatenate([hits, false]))[::-1]
@@ -195,25 +195,25 @@ def _curve(scans: Sequence[ScanDetections]) -> tuple[Floats, Floats]:
     above_false = len(false) - np.searchsorted(false, thresholds)
     rate = np.concatenate([[0], above_false]) / len(scans)
     share = np.concatenate([[0], above_hits]) / sum(scan.true for scan in scans)
-    # Of several points at one rate the highest is what the candidates reach there.
+    # Of several points at one rate, keep the highest sensitivity.
     last = np.append(rate[1:] > rate[:-1], True)
     return rate[last], share[last]
 
 
 def read_findings(path: Path, value: str) -> Findings:
-    """Read a csv file in LUNA16's form: seriesuid, coordX, coordY, coordZ, and a value in mm or 1.
+    """Read a csv file in LUNA16's format: seriesuid, coordX, coordY, coordZ, and a value column.
 
     Parameters
     ----------
     path
         The file.
     value
-        Column of the values: ``probability`` or ``diameter_mm``.
+        Name of the value column: ``probability`` or ``diameter_mm``.
 
     Raises
     ------
     AnnotationError
-        If it cannot be read, lacks a column or holds anything but finite numbers.
+        If the file cannot be read, lacks a column, or holds values that are not finite numbers.
     """
     columns = ("coordx", "coordy", "coordz", value.lower())
     scans, rows = [], []
@@ -243,14 +243,14 @@ def read_findings(path: Path, value: str) -> Findings:
 def froc_of_files(
     candidates: Path, true: Path, *, scans: Sequence[str] | None = None, exclude: Path | None = None
 ) -> Froc:
-    """FROC of csv files in LUNA16's form.
+    """Compute the FROC curve of csv files in LUNA16's format.
 
     Parameters
     ----------
     candidates, true, exclude
-        Candidates with ``probability``; true findings, and those to exclude, with ``diameter_mm``.
+        Candidates with ``probability``; true and excluded findings with ``diameter_mm``.
     scans
-        Names of all scans; None takes those that candidates or truth name, which leaves out scans
+        Names of all scans; None uses those in the candidates and true findings, which misses scans
         with neither.
 
     Raises
@@ -259,12 +259,12 @@ def froc_of_files(
         If a file cannot be read.
     """
     found, findings = read_findings(candidates, "probability"), read_findings(true, "diameter_mm")
-    left_out = None if exclude is None else read_findings(exclude, "diameter_mm")
+    excluded = None if exclude is None else read_findings(exclude, "diameter_mm")
     names = sorted({*found.scan, *findings.scan}) if scans is None else list(scans)
     return froc(
         [
             match_detections(
-                found.of(name), findings.of(name), left_out.of(name) if left_out else None
+                found.of(name), findings.of(name), excluded.of(name) if excluded else None
             )
             for name in map(str, names)
         ]

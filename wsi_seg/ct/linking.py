@@ -1,7 +1,7 @@
-"""Owns objects of volumes: those of neighbouring slices that overlap are one.
+"""Owns linking the objects of neighbouring slices to objects of volumes.
 
-Slices come in the order of z. Memory holds two of them, and a few numbers for each object that one
-slice has.
+Slices are processed in z order. Memory holds two of them, and a few numbers for each object of a
+slice.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 def slices_by_volume(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
-    """Numbers and names of the slices of each volume, in the order of z; other names are left."""
+    """Return z and name of the slices of each volume, in z order; other names are ignored."""
     found: dict[str, list[tuple[int, str]]] = {}
     for name in names:
         if match := SLICE_NAME.fullmatch(name):
@@ -30,21 +30,21 @@ def slices_by_volume(names: Iterable[str]) -> dict[str, list[tuple[int, str]]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class VolumeObjects:
-    """Objects of one volume, one array of ``(n,)`` or ``(n, 3)`` for each figure.
+    """Objects of one volume, one array per property.
 
     Parameters
     ----------
     value
-        Class id.
+        Class ids, ``(n,)`` int64.
     centre
-        Mean of the pixels, x, y, z; x and y in pixels of the prediction from the corner, z in
-        slices.
+        Mean position of the pixels, ``(n, 3)`` float64: x and y in pixels of the prediction from
+        the corner, z in slices.
     px
-        Number of pixels.
+        Numbers of pixels, ``(n,)`` int64.
     slices
-        Number of slices.
+        Numbers of slices, ``(n,)`` int64.
     mean_probability, max_probability
-        0 to 1.
+        Probabilities over the pixels, ``(n,)`` float64, 0 to 1.
     """
 
     value: Ints
@@ -60,7 +60,7 @@ class VolumeObjects:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Slice:
-    """Runs of one slice, and the object of each, counted over all slices."""
+    """Runs of one slice, and the object of each, numbered over all slices."""
 
     z: int
     runs: Runs
@@ -68,34 +68,32 @@ class _Slice:
 
 
 def link_slices(slices: Iterable[tuple[int, Sequence[Strip]]]) -> VolumeObjects:
-    """Join the objects of slices into objects of a volume.
+    """Link the objects of slices to objects of a volume.
 
-    Objects of one class are joined where they share a pixel (x and y) in slices with neighbouring
-    z.
+    Objects of one class are linked if they share a pixel (x, y) in slices with consecutive z.
 
     Parameters
     ----------
     slices
-        z and the pixels of each slice, ascending; a gap in z splits an object.
+        z and strips of each slice, ascending; a gap in z splits an object.
     """
     joins: list[Ints] = []
     rows: list[Ints] = []
     before: _Slice | None = None
     count = 0
     for z, strips in slices:
-        here, sums = _measured(z, strips, count)
+        here, sums = _measure_slice(z, strips, count)
         count += len(sums)
         rows.append(sums)
         if before is not None and before.z == z - 1:
             a, b = _touching(before.runs, here.runs)
             joins.append(np.stack([before.number[a], here.number[b]], axis=1))
         before = here
-    return _joined(np.concatenate([np.empty((0, 7), np.int64), *rows]), joins)
+    return _join(np.concatenate([np.empty((0, 7), np.int64), *rows]), joins)
 
 
-# Columns of the sums: class id, pixels, x, y, z (each summed over pixels), probability, its
-# highest.
-def _measured(z: int, strips: Sequence[Strip], first: int) -> tuple[_Slice, Ints]:
+# Columns of the sums: class id, pixels; sums of x, y, z and probability; maximum probability.
+def _measure_slice(z: int, strips: Sequence[Strip], first: int) -> tuple[_Slice, Ints]:
     components = ConnectedComponents()
     parts = []
     for strip in strips:
@@ -108,20 +106,20 @@ def _measured(z: int, strips: Sequence[Strip], first: int) -> tuple[_Slice, Ints
         sum_x = runs.length * (2 * x + runs.length - 1) // 2
         parts.append((runs, total, highest, sum_x, runs.length * y))
     of_label = components.objects()
-    runs = _concatenated([part[0] for part in parts])
+    runs = _concatenate([part[0] for part in parts])
     number = of_label[runs.label] if len(runs.label) else runs.label
     count = int(number.max()) + 1 if len(number) else 0
     sums = np.zeros((count, 7), dtype=np.int64)
     sums[number, 0] = runs.value
     columns = [np.concatenate([part[n] for part in parts]) for n in range(1, 5)]
-    for place, column in ((1, runs.length), (2, columns[2]), (3, columns[3]), (5, columns[0])):
-        np.add.at(sums[:, place], number, column)
+    for index, column in ((1, runs.length), (2, columns[2]), (3, columns[3]), (5, columns[0])):
+        np.add.at(sums[:, index], number, column)
     sums[:, 4] = sums[:, 1] * z
     np.maximum.at(sums[:, 6], number, columns[1])
     return _Slice(z, runs, number + first), sums
 
 
-def _concatenated(parts: Sequence[Runs]) -> Runs:
+def _concatenate(parts: Sequence[Runs]) -> Runs:
     return Runs(
         np.concatenate([part.begin for part in parts]),
         np.concatenate([part.end for part in parts]),
@@ -132,13 +130,13 @@ def _concatenated(parts: Sequence[Runs]) -> Runs:
 
 
 def _touching(a: Runs, b: Runs) -> tuple[Ints, Ints]:
-    """Pairs of runs of one value in two slices that share a pixel."""
+    """Return the pairs of runs of one class in two slices that share a pixel."""
     upper, lower = overlapping(a.begin, a.end, b.begin, b.end)
     same = a.value[upper] == b.value[lower]
     return upper[same], lower[same]
 
 
-def _joined(sums: Ints, joins: Sequence[Ints]) -> VolumeObjects:
+def _join(sums: Ints, joins: Sequence[Ints]) -> VolumeObjects:
     count = len(sums)
     pairs = np.concatenate([np.empty((0, 2), np.int64), *joins])
     graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), (count, count))
@@ -153,7 +151,7 @@ def _joined(sums: Ints, joins: Sequence[Ints]) -> VolumeObjects:
     planes = np.unique(np.stack([group, sums[:, 4] // np.maximum(sums[:, 1], 1)], axis=1), axis=0)
     return VolumeObjects(
         value=value,
-        # x and y of pixels count from their corners, z of slices from their middles.
+        # x and y are relative to pixel corners, z to slice centres.
         centre=total[:, 2:5] / np.maximum(px, 1)[:, None] + (0.5, 0.5, 0.0),
         px=px,
         slices=np.bincount(planes[:, 0], minlength=groups),

@@ -1,6 +1,6 @@
-"""Owns lung masks of whole volumes: found in stores of CT slices, kept there, and shown.
+"""Owns writing lung masks to the stores of CT slices, with a figure of each volume to check.
 
-A picture for each volume shows slices with the outline of the lungs, and what is unusual.
+A figure shows slices with the outline of the lungs, and warnings.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.slides.window import HOUNSFIELD, Window
 from wsi_seg.store import SlideStore, read_thumbnail
 
-# Lungs are far larger than 2 mm, and a volume of 1,000 slices has 65 M voxels at this size.
+# Enough for lungs (about 2 mm per pixel); 1,000 slices have 65 M voxels at this size.
 _LONGEST_PX = 256
 _SHOWN = 12
 _COLUMNS = 4
@@ -34,7 +34,7 @@ _OUTLINE = "#e69f00"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """What was found in one volume."""
+    """Lungs of one volume."""
 
     volume: str
     slices: int
@@ -45,27 +45,27 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class LungReport:
-    """All volumes, the folder of their pictures, and why other volumes failed."""
+    """Lungs of all volumes, the folder of the figures, and why other volumes failed."""
 
     out: Path
     cases: tuple[Case, ...]
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Text for a terminal, one line for each volume."""
+        """Return the report as text, one line per volume."""
         lines = []
         for case in self.cases:
             litres = " + ".join(f"{one:.2f}" for one in case.litres) or "0"
             flags = "; ".join(case.flags) or "nothing unusual"
             lines.append(f"{case.volume}: {case.slices} slices, {litres} l; {flags}")
-        return [*lines, f"pictures are in {self.out}"]
+        return [*lines, f"figures are in {self.out}"]
 
     def to_json(self) -> dict[str, object]:
-        """Fields for ``--json``."""
+        """Return the report as JSON values."""
         return asdict(self)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some volumes failed; all others are done."""
+        """Raise `BatchError` if some volumes failed; all others are done."""
         require_none(self.failures, done=len(self.cases))
 
 
@@ -77,37 +77,37 @@ def mask_lungs(
     slice_mm: Mapping[str, float],
     progress: Progress,
 ) -> LungReport:
-    """Find the lungs of every volume, keep them as its slices' tissue masks, and draw them.
+    """Segment the lungs of each volume, write them as tissue masks of its slices, and plot them.
 
     Parameters
     ----------
     stores
-        Slices as `wsi-seg tile` names them; other slides are left alone.
+        Slices, named as by `wsi-seg tile`; other slides are ignored.
     rules
-        What counts as lung.
+        Criteria for lungs.
     out
-        Folder for the pictures; made when absent.
+        Folder for the figures; created if it does not exist.
     slice_mm
-        From slice to slice, by volume; a rule's own figure goes before it.
+        Distance of the slices in mm, by volume; the value in a rule takes precedence.
     progress
-        Advanced by volumes.
+        Reports progress in volumes.
 
     Returns
     -------
     LungReport
-        Its `LungReport.require_whole` raises if some volumes failed.
+        `LungReport.require_whole` raises if some volumes failed.
 
     Raises
     ------
     ConfigError
-        If no slide is a slice of a volume, or a rule is for a volume that is not among them.
+        If no slide is a slice of a volume, or a rule is for an unknown volume.
     """
-    named = {store.name: store for store in stores}
-    volumes = slices_by_volume(named)
+    by_name = {store.name: store for store in stores}
+    volumes = slices_by_volume(by_name)
     if not volumes:
         raise ConfigError(
-            f"got {len(named)} slides, none a slice of a volume; expected names such as ct_z0012, "
-            "as `wsi-seg tile` gives slices of mhd, nii and DICOM series"
+            f"got {len(by_name)} slides, but no slice of a volume; expected names such as "
+            "ct_z0012, as `wsi-seg tile` names slices of mhd, nii and DICOM series"
         )
     if unknown := sorted(set(rules.cases) - set(volumes)):
         raise ConfigError(
@@ -118,7 +118,7 @@ def mask_lungs(
     def work(volume: str) -> Case:
         rule = rules.of(volume)
         step = rule.slice_mm or slice_mm.get(volume)
-        return _mask_volume(volume, [named[name] for _, name in volumes[volume]], rule, step, out)
+        return _mask_volume(volume, [by_name[name] for _, name in volumes[volume]], rule, step, out)
 
     batch = run_each(volumes, work, title="lungs", unit="volumes", progress=progress)
     return LungReport(out, tuple(batch.results.values()), batch.failures)
@@ -135,13 +135,13 @@ def _mask_volume(
     mpp = slices[0].pyramid.mpp
     if len(extents) != 1 or mpp is None:
         raise ConfigError(
-            f"{volume}: got slices of {len(extents)} sizes and a mpp of {mpp}; expected one size "
+            f"{volume}: got slices of {len(extents)} sizes and an mpp of {mpp}; expected one size "
             "and a known mpp; tile them again with --mpp"
         )
     if slice_mm is None:
         raise ConfigError(
-            f"{volume}: the distance from slice to slice is not known; name its file with "
-            "--volumes, or give slice_mm in the rules"
+            f"{volume}: the distance of its slices is unknown; name its file with --volumes, or "
+            "give slice_mm in the rules"
         )
     full = slices[0].pyramid.extent
     size = thumbnail_extent(full, _LONGEST_PX)
@@ -156,13 +156,13 @@ def _mask_volume(
 
 
 def _window(volume: str, slices: Sequence[SlideStore]) -> Window:
-    """Hounsfield units that the slices show as black and white."""
+    """Return the intensity window of the slices, in Hounsfield units."""
     windows = {tiled_window(store) for store in slices}
     readers = {store.image.attributes.get("reader") for store in slices}
     if len(windows) != 1 or (None in windows and readers & {"dicom", "nii"}):
         raise ConfigError(
-            f"{volume}: what its slices show as black and white is not known, or not the same; "
-            "tile them again with --overwrite --window=-1200,600"
+            f"{volume}: got slices with an unknown intensity window, or different ones; expected "
+            "one; tile them again with --overwrite --window=-1200,600"
         )
     return windows.pop() or HOUNSFIELD
 
@@ -170,7 +170,7 @@ def _window(volume: str, slices: Sequence[SlideStore]) -> Window:
 def _hounsfield(
     slices: Sequence[SlideStore], size: Extent, window: Window
 ) -> Iterator[NDArray[np.float32]]:
-    """Slices as Hounsfield units; a store keeps them in 255 steps of its window."""
+    """Yield the slices in Hounsfield units; a store has them in 255 steps of its window."""
     for store in slices:
         grey = read_thumbnail(store.image, size)[..., 0].astype(np.float32)
         yield np.float32(window.low) + grey * np.float32((window.high - window.low) / 255)

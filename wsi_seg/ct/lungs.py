@@ -1,4 +1,4 @@
-"""Owns the mask of lungs in a CT volume: air inside the body, chosen by volume and position."""
+"""Owns segmenting lungs in a CT volume: air inside the body, selected by volume and position."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,8 +12,8 @@ from wsi_seg.ct.config import LungRule
 
 Mask = NDArray[np.bool_]
 
-# A side with less than this share of the lungs is missing.
-_ONE_SIDED = 0.1
+# A side with a smaller share of the lungs counts as missing.
+_MIN_SIDE_SHARE = 0.1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -23,11 +23,11 @@ class Lungs:
     Parameters
     ----------
     mask
-        ``(z, y, x)``.
+        ``(z, y, x)`` bool.
     litres
-        Volume of each piece before vessels were filled in, the largest first.
+        Volume of each component before closing, the largest first.
     flags
-        What somebody should look at; empty if nothing is unusual.
+        Warnings; empty if nothing is unusual.
     """
 
     mask: Mask
@@ -38,18 +38,18 @@ class Lungs:
 def find_lungs(
     slices: Iterable[NDArray[np.float32]], spacing: tuple[float, float, float], rule: LungRule
 ) -> Lungs:
-    """Find the lungs by the rule of DSB 2017's first place (Liao et al. 2019, section 3.1).
+    """Segment the lungs with the method of DSB 2017's winner (Liao et al. 2019, section 3.1).
 
-    Air is what is below a threshold after smoothing. Air that is joined to the corners of the
-    volume is outside the body. Of the rest those pieces are lung whose volume is likely and that
-    are near the middle. Unlike there, a piece without a large slice is not dropped.
+    Air is below a threshold after smoothing. Air connected to the corners of the volume is outside
+    the body. Of the other components, those of plausible volume near the centre are lung. Unlike in
+    the original, a component without a large slice is not dropped.
 
     Parameters
     ----------
     slices
-        ``(y, x)`` float32 Hounsfield units, from z = 0.
+        Slices in z order, ``(y, x)`` float32, in Hounsfield units.
     spacing
-        mm along z, y and x.
+        Voxel spacing along z, y and x in mm.
     rule
         See `LungRule`.
     """
@@ -62,10 +62,10 @@ def find_lungs(
     corners = np.unique(numbers[:, [0, 0, -1, -1], [0, -1, 0, -1]])
     sizes = np.bincount(numbers.ravel(), minlength=count + 1) * area * spacing[0] * 1e-6
     least, most = rule.volume_l
-    likely = (sizes >= least) & (sizes <= most)
-    likely[corners] = False
-    likely[0] = False
-    kept = [n for n in np.flatnonzero(likely) if _central(numbers == n, spacing, rule)]
+    plausible = (sizes >= least) & (sizes <= most)
+    plausible[corners] = False
+    plausible[0] = False
+    kept = [n for n in np.flatnonzero(plausible) if _central(numbers == n, spacing, rule)]
     kept = sorted(kept, key=lambda n: -sizes[n])[: rule.keep]
     found = np.isin(numbers, kept)
     litres = tuple(float(sizes[n]) for n in kept)
@@ -91,19 +91,19 @@ def _air(
 
 
 def _central(piece: Mask, spacing: tuple[float, float, float], rule: LungRule) -> bool:
-    """Whether the large slices of a piece come near the middle of the image, on average."""
+    """Return whether the large slices of a component are near the image centre on average."""
     _, height, width = piece.shape
     y = (np.arange(height) - (height - 1) / 2) * spacing[1]
     x = (np.arange(width) - (width - 1) / 2) * spacing[2]
     away = np.hypot(y[:, None], x[None, :])
     areas = piece.sum(axis=(1, 2)) * spacing[1] * spacing[2]
     nearest = [float(away[plane].min()) for plane in piece[areas > rule.large_area_mm2]]
-    # Without a large slice there is nothing to judge by, and a mean of nothing is NaN.
+    # Without a large slice there is no criterion, and the mean would be NaN.
     return not nearest or float(np.mean(nearest)) < rule.off_axis_mm
 
 
 def _filled(plane: Mask, spacing: tuple[float, float, float], rule: LungRule) -> Mask:
-    """Close what vessels and nodules on the wall have cut out, and fill holes."""
+    """Close gaps of vessels and pleural nodules, and fill holes."""
     if not plane.any():
         return plane
     margin = [int(np.ceil(rule.close_mm / step)) + 1 for step in spacing[1:]]
@@ -120,10 +120,10 @@ def _flags(found: Mask, litres: tuple[float, ...], rule: LungRule) -> tuple[str,
         return ("no lung found",)
     flags = []
     if sum(litres) > rule.volume_l[1]:
-        flags.append(f"{sum(litres):.1f} l in all, more than {rule.volume_l[1]:g} l")
+        flags.append(f"{sum(litres):.1f} l in total, more than {rule.volume_l[1]:g} l")
     columns = found.sum(axis=(0, 1))
     left = float(columns[: len(columns) // 2].sum()) / float(columns.sum())
-    if not _ONE_SIDED <= left <= 1 - _ONE_SIDED:
+    if not _MIN_SIDE_SHARE <= left <= 1 - _MIN_SIDE_SHARE:
         flags.append("only one side has lung")
     if found[0].any() and found[-1].any():
         flags.append("lung reaches both ends of the volume")

@@ -193,7 +193,7 @@ class Scoring:
             "rule": None if self.rule is None else asdict(self.rule),
             "measures": asdict(self.measures),
             "maps": self.maps,
-            "inside": None if self.inside is None else self.inside.said,
+            "inside": None if self.inside is None else self.inside.description,
         }
 
     def joined(self, batch: Batch[ScoredSlide], *, elsewhere: int = 0) -> Scores:
@@ -220,7 +220,7 @@ class Scoring:
             _warnings(self.predictions, scored, count),
             {name: one.maps for name, one in scored.items() if one.maps},
             elsewhere,
-            None if self.inside is None else self.inside.said,
+            None if self.inside is None else self.inside.description,
         )
 
 

@@ -271,7 +271,7 @@ def _identity(store: SlideStore, label: Multiscale, inside: Inside | None) -> di
         "settings": dict(about.settings),
         "calibration": dict(about.calibration_tables),
         "rule": label.attributes.get("rule"),
-        **({} if inside is None else {"inside": inside.said}),
+        **({} if inside is None else {"inside": inside.description}),
     }
 
 

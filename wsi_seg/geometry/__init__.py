@@ -1,4 +1,4 @@
-"""Owns rectangles, levels and grids: whole numbers only, no pixels, no files."""
+"""Owns rectangles, pyramids and tile grids: pure geometry, without pixels or files."""
 
 from wsi_seg.geometry.grid import TileGrid, axis_starts
 from wsi_seg.geometry.pyramid import Pyramid, dyadic_extents, extend_pyramid

@@ -1,4 +1,4 @@
-"""Owns tile grids: where the tiles of a level start."""
+"""Owns tile grids: the start positions of tiles in a level."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from wsi_seg.geometry.region import Extent, Region
 
 
 def axis_starts(length: int, tile: int, stride: int) -> tuple[int, ...]:
-    """Place the tiles that cover one axis.
+    """Return the start positions of the tiles that cover one axis.
 
-    They start every ``stride`` pixels; the last one is moved inwards so that it ends with the
-    axis. An axis shorter than a tile gets one tile, which sticks out at its end. No start is
-    negative and none occurs twice. Their number is ``max(0, ceil((length - tile) / stride)) + 1``.
+    Tiles start every ``stride`` pixels; the last one is shifted inwards to end with the axis. An
+    axis shorter than a tile gets one tile, which extends beyond its end. Starts are unique and not
+    negative. Their number is ``max(0, ceil((length - tile) / stride)) + 1``.
 
     Parameters
     ----------
     length, tile, stride
-        In pixels of one level; ``1 <= stride <= tile``.
+        Lengths in pixels of one level; ``1 <= stride <= tile``.
     """
     if tile < 1 or not 1 <= stride <= tile:
         raise ConfigError(f"got tile={tile}, stride={stride}; expected 1 <= stride <= tile")
@@ -27,7 +27,7 @@ def axis_starts(length: int, tile: int, stride: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class TileGrid:
-    """Grid of equal square tiles that covers a level completely.
+    """Grid of square tiles of one size that covers a level.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ class TileGrid:
     tile, stride
         Side of a tile and distance between tiles, in pixels of the level.
     level
-        Pyramid index that the regions will name.
+        Level of the regions.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Owns levels: their extents, downsamples and mpp, and which level serves a wanted mpp."""
+"""Owns pyramids: extents, downsamples and mpp of levels, and choosing the level for an mpp."""
 
 import math
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from wsi_seg.errors import RegionError, ResolutionError
 from wsi_seg.geometry.region import Extent
 
-# A level up to 2 % coarser than asked for is taken as it is: scanners state mpp to about 1 %.
+# A level up to 2 % coarser than requested is used as it is: scanners state mpp to about 1 %.
 SAME_MPP = 1.02
 
 
@@ -20,7 +20,7 @@ class Pyramid:
     extents
         Size of each level; level 0 is the largest.
     mpp
-        Micrometres per pixel of level 0, the mean of both axes, or None where unknown.
+        Micrometres per pixel of level 0, the mean of both axes; None if unknown.
 
     Examples
     --------
@@ -50,9 +50,9 @@ class Pyramid:
         return self.extents[0]
 
     def downsample(self, level: int) -> float:
-        """Level-0 pixels per pixel of this level, at least 1.
+        """Return the level-0 pixels per pixel of a level, at least 1.
 
-        Writers round a level's size up or down, so a whole number n is returned where both
+        Writers round the size of a level up or down, so the result is a whole number n if both
         sides equal floor or ceil of the level-0 size over n; otherwise the mean of both ratios.
         """
         base, here = self.extents[0], self._extent(level)
@@ -64,13 +64,13 @@ class Pyramid:
         return ratio
 
     def level_mpp(self, level: int) -> float | None:
-        """Micrometres per pixel of this level, or None where unknown."""
+        """Return the micrometres per pixel of a level; None if unknown."""
         return None if self.mpp is None else self.mpp * self.downsample(level)
 
     def level_at_or_below(self, downsample: float) -> int:
-        """Coarsest level that is still at least as fine as the wanted downsample.
+        """Return the coarsest level that is at least as fine as a downsample.
 
-        A level up to 2 % coarser counts as equal; level 0 is returned when none is fine enough.
+        A level up to 2 % coarser counts as equal; level 0 is returned if no level is fine enough.
         """
         fitting = [
             level
@@ -86,7 +86,7 @@ class Pyramid:
 
 
 def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
-    """Extend a pyramid below its last level: halves until the longer side is at most 1,024 px."""
+    """Append halved levels to a pyramid until the longer side is at most 1,024 px."""
     full = list(extents)
     while max(full[-1].height, full[-1].width) > 1024:
         full.append(full[-1].halved)
@@ -94,10 +94,10 @@ def extend_pyramid(extents: Sequence[Extent]) -> tuple[Extent, ...]:
 
 
 def dyadic_extents(extent: Extent, count: int) -> tuple[Extent, ...]:
-    """Extents of ``count`` levels, each half the one above it.
+    """Return the extents of ``count`` levels, each half the size of the one before.
 
-    OME-Zarr 0.5 wants a label to have as many levels as its image; this is for labels whose
-    level 0 is coarser than the image's.
+    OME-Zarr 0.5 requires a label to have as many levels as its image; this is for labels whose
+    level 0 is coarser than that of the image.
     """
     extents = [extent]
     while len(extents) < count:

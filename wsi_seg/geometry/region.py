@@ -1,4 +1,4 @@
-"""Owns the two rectangles everything else speaks in: Extent (a size) and Region (a place)."""
+"""Owns the two basic rectangles: Extent (the size of a level) and Region (a part of it)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from wsi_seg.errors import RegionError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extent:
-    """Full size of one level, in that level's pixels.
+    """Size of a level, in pixels of that level.
 
     Parameters
     ----------
     height, width
-        Number of rows and of columns, each at least 1.
+        Numbers of rows and columns, each at least 1.
 
     Examples
     --------
@@ -33,7 +33,7 @@ class Extent:
 
     @classmethod
     def of(cls, shape: Sequence[int]) -> "Extent":
-        """Size of an array of shape ``(H, W)`` or ``(H, W, C)``.
+        """Return the size of an array of shape ``(H, W)`` or ``(H, W, C)``.
 
         Examples
         --------
@@ -49,18 +49,18 @@ class Extent:
 
     @property
     def halved(self) -> "Extent":
-        """Size of the next level of a pyramid: half, rounded up."""
+        """Size of the next pyramid level: half, rounded up."""
         return Extent(height=-(-self.height // 2), width=-(-self.width // 2))
 
     def scaled(self, downsample: float) -> "Extent":
-        """Size of this extent when every side shrinks by ``downsample``, at least 1 px."""
+        """Return this size divided by ``downsample``, rounded, at least 1 px per side."""
         return Extent(
             height=max(1, round(self.height / downsample)),
             width=max(1, round(self.width / downsample)),
         )
 
     def region(self, level: int = 0) -> "Region":
-        """Whole level of this size as a region.
+        """Return the whole level as a region.
 
         Examples
         --------
@@ -70,14 +70,14 @@ class Extent:
         return Region(level=level, y=0, x=0, height=self.height, width=self.width)
 
     def strips(self, rows: int, level: int = 0) -> Iterator["Region"]:
-        """Cut a level of this size into strips of full width, from top to bottom.
+        """Split the level into full-width strips, from top to bottom.
 
         Parameters
         ----------
         rows
-            Height of each strip, at least 1; the last one may be lower.
+            Height of each strip, at least 1; the last one may be smaller.
         level
-            Pyramid index that the regions name.
+            Level of the regions.
 
         Raises
         ------
@@ -97,15 +97,15 @@ class Extent:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Region:
-    """Rectangle at one level, half open, in that level's pixels.
+    """Half-open rectangle at one level, in pixels of that level.
 
-    Pixel (0, 0) covers [0, 1) x [0, 1). ``y`` and ``x`` may be negative: such a region sticks
-    out of the level and has to be clipped or padded by whoever reads it.
+    Pixel (0, 0) covers [0, 1) x [0, 1). ``y`` and ``x`` may be negative: such a region extends
+    beyond the level, and the caller must clip or pad it.
 
     Parameters
     ----------
     level
-        Pyramid index, 0 is the finest.
+        Pyramid level; 0 is the finest.
     y, x
         Top row and left column.
     height, width
@@ -140,11 +140,11 @@ class Region:
 
     @property
     def slices(self) -> tuple[slice, slice]:
-        """``(rows, columns)`` slices into an array of the whole level."""
+        """Slices ``(rows, columns)`` into an array of the whole level."""
         return slice(self.y, self.y_end), slice(self.x, self.x_end)
 
     def strips(self, rows: int) -> Iterator["Region"]:
-        """Cut into strips of full width, from top to bottom; see `Extent.strips`."""
+        """Split the region into strips of its width, from top to bottom; see `Extent.strips`."""
         if rows < 1:
             raise RegionError(f"got strips of {rows} rows; expected at least 1")
         for y in range(self.y, self.y_end, rows):
@@ -152,7 +152,7 @@ class Region:
             yield Region(level=self.level, y=y, x=self.x, height=height, width=self.width)
 
     def inside(self, extent: Extent) -> bool:
-        """Whether every pixel of the region exists in a level of this extent."""
+        """Return whether the region is inside a level of this extent."""
         return (
             self.y >= 0
             and self.x >= 0
@@ -161,17 +161,17 @@ class Region:
         )
 
     def clip(self, extent: Extent) -> "Region":
-        """Part of the region that exists in a level of this extent.
+        """Return the part of the region inside a level of this extent.
 
         Raises
         ------
         RegionError
-            If no pixel of the region exists.
+            If the region is entirely outside.
         """
         y, x = max(0, self.y), max(0, self.x)
         y_end, x_end = min(self.y_end, extent.height), min(self.x_end, extent.width)
         if y_end <= y or x_end <= x:
-            raise RegionError(f"got {self}, which is wholly outside a level of {extent}")
+            raise RegionError(f"got {self}; expected an overlap with the level of {extent}")
         return Region(level=self.level, y=y, x=x, height=y_end - y, width=x_end - x)
 
     def __str__(self) -> str:

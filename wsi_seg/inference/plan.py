@@ -251,7 +251,7 @@ def plan_slide(
     if options.inside is not None:
         tile = Extent(height=tile_px, width=tile_px)
         keep &= options.inside.touched(store, pyramid.extent, extent, ys, xs, tile)
-        notes = (*notes, f"only what is inside {options.inside.said} was predicted")
+        notes = (*notes, f"only what is inside {options.inside.description} was predicted")
     if view.mpp is None and view.resize is None:
         notes = (*notes, f"the model states no um per pixel: level {level} was read as it is")
     return SlidePlan(

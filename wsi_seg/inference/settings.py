@@ -19,7 +19,7 @@ def settings_of(
     tuning: Tuning,
 ) -> dict[str, object]:
     """Everything that decides the bytes of a prediction."""
-    inside = {} if options.inside is None else {"inside": options.inside.said}
+    inside = {} if options.inside is None else {"inside": options.inside.description}
     return {
         "checkpoint": model.identity(),
         "overlap": options.overlap,

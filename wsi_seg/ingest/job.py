@@ -90,7 +90,7 @@ class SlideJob:
             scene=slide.scene,
             window=None if shown is None else (shown.low, shown.high),
             icc=slide.icc if isinstance(slide, IccSlide) else None,
-            inside=None if options.inside is None else options.inside.said,
+            inside=None if options.inside is None else options.inside.description,
             slice_mm=slide.slice_mm,
             mpp_source=slide.mpp_source,
             reader=slide.format,
@@ -205,7 +205,7 @@ def tiled_before(
         str(options.codec),
         None if shown is None else (shown.low, shown.high),
         opening.icc,
-        None if options.inside is None else options.inside.said,
+        None if options.inside is None else options.inside.description,
     )
     if same and same_mpp and opening.scene in (None, str(info.scene)):
         return TiledSlide.of(store, nbytes, skipped=True)

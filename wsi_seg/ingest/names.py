@@ -11,7 +11,7 @@ from wsi_seg.object_path import place
 from wsi_seg.selection import Selection
 from wsi_seg.shard import Shard
 from wsi_seg.slides import search_slides, slide_name
-from wsi_seg.slides.find import log_left
+from wsi_seg.slides.find import log_skipped
 from wsi_seg.slides.slide import split_member
 from wsi_seg.store.names import METADATA
 
@@ -65,7 +65,7 @@ def name_slides(
         If those that are wanted are not there.
     """
     found = search_slides([place(path) for path in paths])
-    log_left(found)
+    log_skipped(found)
     by_name: dict[str, list[Path]] = {}
     for path in found.slides:
         name = slide_name(path) if by == "stem" else _path_name(path, found.roots.get(path))

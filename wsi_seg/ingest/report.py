@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.annotations.names import named
+from wsi_seg.annotations.names import list_names
 from wsi_seg.atomic import folder_bytes
 from wsi_seg.batch import SlidesReport, elsewhere_lines
 from wsi_seg.store.slide_store import SlideStore
@@ -68,7 +68,7 @@ class TileReport(SlidesReport[TiledSlide]):
             lines[-1] += ", ".join(dict.fromkeys(slide.levels))
         if unknown := [slide.name for slide in self.slides if slide.mpp is None]:
             lines.append(
-                f"mpp is unknown of {named(unknown)}: infer and train refuse such slides; give it "
-                f"with `wsi-seg tile SLIDE --mpp X --overwrite --out {self.out}`"
+                f"mpp is unknown of {list_names(unknown)}: infer and train refuse such slides; "
+                f"give it with `wsi-seg tile SLIDE --mpp X --overwrite --out {self.out}`"
             )
         return lines

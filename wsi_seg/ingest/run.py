@@ -163,7 +163,7 @@ class _Batch:
             options={
                 "codec": str(options.codec),
                 "opening": asdict(options.opening),
-                "inside": options.inside and options.inside.said,
+                "inside": options.inside and options.inside.description,
             },
             is_current=lambda name, _: (self._out / name / METADATA).is_file(),
             at_once=self._workers,

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from wsi_seg.codestreams.items import unwrapped
-from wsi_seg.codestreams.lengths import exactly
+from wsi_seg.codestreams.lengths import trim_stream
 from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Extent, Region
@@ -157,6 +157,6 @@ def _plain(data: bytes, streams: TileStreams) -> bytes:
     nbytes = streams.tile.area * streams.samples
     try:
         stream = unwrapped(data) if streams.wrapped else data
-        return exactly(without_comments(stream, streams.kind), streams.kind, nbytes)
+        return trim_stream(without_comments(stream, streams.kind), streams.kind, nbytes)
     except (ValueError, RuntimeError, zlib.error):
         return data  # damaged; it is copied as it is, and reading it says so

@@ -1,4 +1,4 @@
-"""Owns masks: where tissue is, polygons to label maps, label maps to polygons."""
+"""Owns masks: tissue detection, polygons to label maps, label maps to polygons."""
 
 from wsi_seg.masks.objects import Objects, read_objects
 

@@ -1,4 +1,4 @@
-"""Owns giving annotation files to the slides they belong to."""
+"""Owns `annotate`: matching annotation files to slides, and drawing them as labels."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,17 +8,18 @@ import numpy as np
 import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
-from wsi_seg.annotations.names import named
+from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import Batch, run_each
-from wsi_seg.classes import meant_by
+from wsi_seg.classes import special_class
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.annotate_report import AnnotateReport
 from wsi_seg.masks.boundary import separate
 from wsi_seg.masks.files import Source, is_own_picture, list_sources
-from wsi_seg.masks.kept import NO_CLASSES, left_out, require_not_emptied, require_some
+from wsi_seg.masks.kept import require_not_emptied, require_some, unused_classes
 from wsi_seg.masks.labels import write_labels
 from wsi_seg.masks.outlines import MASK_SUFFIXES, is_mask, outline_mask
+from wsi_seg.masks.rasterize import SPECIAL_IDS
 from wsi_seg.masks.reading import PLAIN, Reading
 from wsi_seg.masks.segmentations import is_dicom_file, outline_segmentation
 from wsi_seg.progress import Progress, Silent
@@ -38,43 +39,43 @@ def annotate(
     shard: Shard | None = None,
     progress: Progress = Silent(),  # noqa: B008 (has no state)
 ) -> AnnotateReport:
-    """Draw annotation files into the slides whose names they bear.
+    """Draw annotation files as labels of the slides that they match by name.
 
-    Several processes may draw into one collection, if each is given its ``shard``.
+    Several processes may work on one collection if each gets its own ``shard``.
 
     Parameters
     ----------
     collection
         The slides.
     paths
-        Files, or folders of them, where DICOM segmentations may be folders of their levels. COCO's
-        JSON and csv files name their slides; any other file is paired with a slide by its name, by
-        the rule of `annotations.names`. Several files of one
-        slide are drawn in the order given, later over earlier. A folder may hold files of other
-        slides, and one file for each slide; a file that is named itself must fit one.
+        Files, or folders of files, in which a DICOM segmentation may be a folder of its levels.
+        COCO JSON and csv files name their slides; any other file is matched to a slide by its own
+        name, see `annotations.names`. Several files of one slide are drawn in the given order,
+        later over earlier. A folder may hold files of other slides, and one file per slide; a file
+        that is named explicitly must match a slide.
     name
         Name of the label.
     reading
-        How they are read.
+        How the files are read.
     shard
-        Which share of the slides this process draws into, balanced by their sizes; then it does
-        what those have left that were killed. None is all of them. Each process reads all files.
+        Share of the slides for this process, balanced by size; after it, the process takes over
+        slides of processes that were killed. None is all slides. Each process reads all files.
     progress
-        Advanced by slides.
+        Reports progress in slides.
 
     Returns
     -------
     AnnotateReport
-        Its `AnnotateReport.require_whole` raises if some files cannot be read, or would empty a
-        label that has objects; nothing is drawn into their slides.
+        `AnnotateReport.require_whole` raises if some files cannot be read, or would empty a label
+        that has objects; their slides are unchanged.
 
     Raises
     ------
     AnnotationError
-        If there is no file, or none fits a slide, or one that is named itself fits none; if the
-        files have objects, all of other classes than those to keep.
+        If there are no files, no file matches a slide, or an explicitly named one does not; or if
+        no object in the files has one of the classes to keep.
     OutputError
-        If no label can have the name.
+        If the name is not valid for a label.
     ConfigError
         See `Reading.classes`.
 
@@ -92,7 +93,7 @@ def annotate(
     if reading.boundary_um:
         read = {name: _separated(a, collection[name], reading) for name, a in read.items()}
     named_there = {item.class_name for a in read.values() for item in a.items}
-    classes = reading.classes(reading.class_names or sorted(named_there - NO_CLASSES))
+    classes = reading.classes(reading.class_names or sorted(named_there - SPECIAL_IDS.keys()))
     require_some(read, classes)
 
     def work(slide: str) -> int:
@@ -120,7 +121,7 @@ def annotate(
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
         without=without if shard is None else tuple(one for one in without if one not in read),
         unused=tuple(found.unused),
-        notes=(*found.notes, *left_out(read, classes)),
+        notes=(*found.notes, *unused_classes(read, classes)),
         failures=failures | batch.failures,
         elsewhere=len(read) - len(batch.results) - len(batch.failures),
     )
@@ -135,7 +136,7 @@ def _share(
     options: Mapping[str, object],
     progress: Progress,
 ) -> Batch[int]:
-    """Draw into a share of the slides; what was changed after it was drawn is drawn again."""
+    """Draw a share of the slides; a label that was changed after it was drawn is drawn again."""
 
     def draw(slide: str) -> tuple[int, str]:
         return work(slide), _drawn(collection, slide, name)
@@ -154,21 +155,21 @@ def _share(
 
 
 def _drawn(collection: Collection, slide: str, name: str) -> str:
-    """Name what is drawn in a slide now."""
+    """Return a digest of the label as it is now."""
     return store_digest(collection.path / slide / LABELS / name)
 
 
 def _without(collection: Collection, name: str) -> tuple[str, ...]:
-    """Slides that have no label of this name, neither from now nor from earlier."""
+    """Return the slides that have no label of this name, new or old."""
     return tuple(store.name for store in collection if name not in store.label_names())
 
 
 @dataclass(slots=True)
 class _Found:
-    """What the files hold: what each slide gets, why some get nothing, and what is not read.
+    """Contents of the files: annotations and failures by slide, and what is not used.
 
-    ``sources`` are the files, by slide and by the folder that was given; ``files`` all of them,
-    with their bytes and the time of their last change.
+    ``sources`` maps slide and given folder to the file; ``files`` has the path, size in bytes and
+    modification time of each file.
     """
 
     read: dict[str, Annotations] = field(default_factory=dict)
@@ -188,21 +189,21 @@ def _read_all(collection: Collection, paths: Sequence[Path], reading: Reading) -
         stat = source.file.stat()
         found.files.append((str(source.file), stat.st_size, stat.st_mtime_ns))
         try:
-            if not _is_passed_over(source, collection, found):
+            if not _is_not_a_mask(source, collection, found):
                 _take(source, _read(source, extents, reading), collection, extents, found)
         except WsiSegError as error:
             if source.slide is None:
                 raise
             found.failures[source.slide] = str(error)
     if len(found.unused) == len(sources):
-        raise AnnotationError(_unfitting(source.file, collection, found.notes))
+        raise AnnotationError(_no_match(source.file, collection, found.notes))
     for slide in found.failures:
         found.read.pop(slide, None)
     return found
 
 
-def _is_passed_over(source: Source, collection: Collection, found: _Found) -> bool:
-    """Whether a picture is no mask: it is the slide itself, or what annotations are next to."""
+def _is_not_a_mask(source: Source, collection: Collection, found: _Found) -> bool:
+    """Return whether an image is not a mask: it is the slide itself, or annotated by a file."""
     slide, folder, file = source.slide, source.folder, source.file
     if slide is None or not source.is_picture:
         return False
@@ -225,21 +226,21 @@ def _take(
     extents: Mapping[str, Extent],
     found: _Found,
 ) -> None:
-    """Give what a file holds to its slides."""
+    """Add the annotations of a file to its slides."""
     file, folder = source.file, source.folder
     if source.slide is None and not sets.by_slide:
         found.unused.append(file.name)
         if folder is None:
-            raise AnnotationError(_unfitting(file, collection, sets.strangers))
+            raise AnnotationError(_no_match(file, collection, sets.unmatched))
     found.notes += [f"{file.name}: {note}" for note in sets.notes]
-    if sets.strangers:
-        count, names = len(sets.strangers), named(sets.strangers)
-        found.notes.append(f"{file.name}: {count} images fit no slide: {names}")
+    if sets.unmatched:
+        count, names = len(sets.unmatched), list_names(sets.unmatched)
+        found.notes.append(f"{file.name}: {count} images match no slide: {names}")
     for name, annotations in sets.by_slide.items():
         if folder is not None and (other := found.sources.get((name, folder))) is not None:
             found.failures[name] = (
-                f"{other} and {file.name} both annotate it; leave one out, or name the files "
-                "themselves, in the order in which they are drawn"
+                f"{other} and {file.name} both annotate it; remove one, or name both files "
+                "explicitly, in the order in which to draw them"
             )
             continue
         _require_same_size(file, annotations, name, extents[name])
@@ -247,23 +248,23 @@ def _take(
         if outside := len(annotations.items) - len(kept.items):
             found.notes.append(
                 f"{file.name}: {outside} of {len(annotations.items)} objects are outside slide "
-                f"{name!r} ({extents[name]}), left out"
+                f"{name!r} ({extents[name]}), skipped"
             )
         found.read[name] = _joined(found.read.get(name), kept)
         if folder is not None:
             found.sources[name, folder] = file
 
 
-def _unfitting(file: Path, collection: Collection, strangers: Sequence[str]) -> str:
-    images = f" ({named(strangers)})" if strangers else ""
+def _no_match(file: Path, collection: Collection, unmatched: Sequence[str]) -> str:
+    images = f" ({list_names(unmatched)})" if unmatched else ""
     return (
-        f"{file} fits no slide of {collection.path}; expected its name, or names in it{images}, "
-        f"to be among {named(collection.names())}"
+        f"{file} matches no slide of {collection.path}; expected its name, or names in it{images}, "
+        f"to be among {list_names(collection.names())}"
     )
 
 
 def _inside(annotations: Annotations, extent: Extent) -> Annotations:
-    """Annotations without those that are wholly outside the slide."""
+    """Return the annotations without those entirely outside the slide."""
     areas = np.array([item.geometry for item in annotations.items], dtype=object)
     x, y, x_end, y_end = shapely.bounds(areas).reshape(-1, 4).T
     inside = (x >= 0) & (y >= 0) & (x_end <= extent.width) & (y_end <= extent.height)
@@ -275,7 +276,7 @@ def _inside(annotations: Annotations, extent: Extent) -> Annotations:
 
 
 def _read(source: Source, extents: Mapping[str, Extent], reading: Reading) -> AnnotationSets:
-    """Annotations of one file, by slide; only of slides that are there."""
+    """Return the annotations of one file by slide, only for slides of the collection."""
     file, slide = source.file, source.slide
     found: Annotations | AnnotationSets
     if is_dicom_file(file):
@@ -296,13 +297,13 @@ def _read(source: Source, extents: Mapping[str, Extent], reading: Reading) -> An
     if isinstance(found, Annotations):
         found = AnnotationSets({} if slide is None else {slide: found})
     known = {
-        name: _marked(found.by_slide[name], reading) for name in extents if name in found.by_slide
+        name: _override(found.by_slide[name], reading) for name in extents if name in found.by_slide
     }
     return replace(found, by_slide=known)
 
 
-def _marked(annotations: Annotations, reading: Reading) -> Annotations:
-    """Annotations with the class, source and weight that were asked for."""
+def _override(annotations: Annotations, reading: Reading) -> Annotations:
+    """Return annotations with class, source and weight replaced as requested."""
     items = tuple(
         replace(
             item,
@@ -316,15 +317,15 @@ def _marked(annotations: Annotations, reading: Reading) -> Annotations:
 
 
 def _named_class(name: str, reading: Reading) -> str:
-    """Class of a name in a file: what was asked for goes before what programs mean by it."""
+    """Return the class of a name in a file; requested names precede programs' special names."""
     if name in reading.merged or name in reading.class_names:
         return reading.merged.get(name, name)
-    return meant_by(name)
+    return special_class(name)
 
 
 def _separated(annotations: Annotations, store: SlideStore, reading: Reading) -> Annotations:
-    """Annotations with strips between objects that touch, drawn over them."""
-    objects = [item for item in annotations.items if item.class_name not in NO_CLASSES]
+    """Return annotations with strips drawn between touching objects."""
+    objects = [item for item in annotations.items if item.class_name not in SPECIAL_IDS]
     strips = separate(objects, reading.boundary_um / (store.pyramid.mpp or 1.0))
     return replace(annotations, items=(*annotations.items, *strips))
 
@@ -341,6 +342,6 @@ def _require_same_size(file: Path, annotations: Annotations, slide: str, real: E
     stated = annotations.extent
     if stated is not None and stated != real:
         raise AnnotationError(
-            f"{file} says its image has {stated}, slide {slide!r} has {real}; these belong "
-            "to different images"
+            f"{file} states an image of {stated}; expected {real}, the size of slide {slide!r}; "
+            "check that both are of the same image"
         )

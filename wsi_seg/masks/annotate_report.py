@@ -1,34 +1,34 @@
-"""Owns what `wsi-seg annotate` reports: objects drawn, repairs, and what was left out."""
+"""Owns the report of `wsi-seg annotate`: objects drawn, repairs, and what was skipped."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from wsi_seg.annotations.names import named
+from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import elsewhere_lines, require_none
 
 
 @dataclass(frozen=True, slots=True)
 class AnnotateReport:
-    """What was annotated.
+    """Result of `annotate`.
 
     Parameters
     ----------
     objects
         Number of objects drawn, by slide.
     classes
-        Names of their classes, in the order of the ids.
+        Class names, in the order of their ids.
     repairs
-        What had to be repaired, by file.
+        What was repaired, by slide.
     without
         Slides without annotations.
     unused
-        Files that fit no slide.
+        Files that match no slide.
     notes
-        What is not drawn, one sentence each.
+        What was not drawn, one sentence each.
     failures
-        Why files of other slides were not drawn, by slide.
+        Reasons why slides were not annotated, by slide.
     elsewhere
-        Number of slides that others of several processes draw into, or have.
+        Number of slides that other processes annotate, or have annotated.
     """
 
     objects: dict[str, int]
@@ -41,15 +41,15 @@ class AnnotateReport:
     elsewhere: int = 0
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the report as JSON values."""
         return asdict(self)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if files of some slides cannot be read; all others are done."""
+        """Raise `BatchError` if some slides failed; all others are done."""
         require_none(self.failures, done=len(self.objects))
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Return the report as lines of text."""
         total = sum(self.objects.values())
         names = ", ".join(self.classes)
         lines = [f"{total} objects on {len(self.objects)} slides, classes {names}"]
@@ -58,9 +58,9 @@ class AnnotateReport:
         lines += [*self.notes, *elsewhere_lines(self.elsewhere)]
         if self.without:
             lines.append(
-                f"slides without annotations: {named(self.without)} (if nothing is on them: "
-                "--unlisted-empty)"
+                f"slides without annotations: {list_names(self.without)} (if they have no objects, "
+                "use --unlisted-empty)"
             )
         if self.unused:
-            lines.append(f"files that fit no slide: {named(self.unused)}")
+            lines.append(f"files that match no slide: {list_names(self.unused)}")
         return lines

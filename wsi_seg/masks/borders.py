@@ -1,8 +1,8 @@
-"""Owns tracing pixel borders: the rings of all objects of an array, at once.
+"""Owns tracing the outlines of all objects of an array along pixel borders, vectorized.
 
-A corner of pixels is looked at once, whatever the number of objects. Every turn of a border is a
-vertex with one horizontal and one vertical run; runs of one line are disjoint, so that sorting the
-vertices along lines pairs their ends. Following the runs gives the rings.
+Each pixel corner is visited once, whatever the number of objects. Each turn of a border is a vertex
+with one horizontal and one vertical run. Runs on one line are disjoint, so sorting the vertices
+along each line pairs the ends of runs. Following the runs gives the rings.
 """
 
 from dataclasses import dataclass
@@ -25,18 +25,18 @@ def trace(values: Values, *, top: int = 0) -> tuple[Ints, NDArray[np.object_]]:
     Parameters
     ----------
     values
-        ``(h, W)`` whole numbers; 0 is no object. Pixels of one value that share a side are one
-        object.
+        ``(H, W)`` uint8 or int32; 0 is background. Pixels of one value that share a side belong to
+        one object.
     top
-        Row of the label map at which the array begins.
+        Row of the label map at which the array starts.
 
     Returns
     -------
     NDArray[np.int64]
-        ``(n,)`` value of each object, in the order of their first pixels.
+        Value of each object, ``(n,)``, in the order of their first pixels.
     NDArray[np.object_]
-        ``(n,)`` valid polygons with holes, ``(x, y)``. Rings begin at their uppermost vertex, the
-        leftmost of those, and have vertices where they turn.
+        Valid polygons with holes, ``(n,)``, coordinates ``(x, y)`` in pixels. Each ring starts at
+        the leftmost of its topmost vertices, and has vertices only where it turns.
 
     Examples
     --------
@@ -50,14 +50,14 @@ def trace(values: Values, *, top: int = 0) -> tuple[Ints, NDArray[np.object_]]:
     following, upwards = turns.linked()
     ring, first = _rings(following)
     owner = _owners(values, turns, ring, first, upwards)[ring]
-    # A ring that touches itself is not valid; one that goes across there is two rings.
+    # A ring that touches itself is not valid: swapping successors there makes two rings of it.
     one, other = _touching(turns, owner)
     following[one], following[other] = following[other], following[one]
     if len(one):
         ring, first = _rings(following)
     inner = turns.concave.copy()
     inner[one] = inner[other] = True
-    # Objects in the order of their first pixels, each with its outer ring first.
+    # Sort rings by the first pixel of their object, the outer ring first.
     order = np.lexsort((first, inner[first], owner[first]))
     first, size = first[order], np.bincount(ring)[order]
     along = _walk(following, first)
@@ -69,18 +69,18 @@ def trace(values: Values, *, top: int = 0) -> tuple[Ints, NDArray[np.object_]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Turns:
-    """Vertices where borders turn, by rows of corners; corners of several objects have several.
+    """Vertices where borders turn, in row-major order; one per object that turns at a corner.
 
     Parameters
     ----------
     x, y
-        ``(t,)`` corner.
+        Position of the corner, ``(t,)``.
     pixel
-        ``(t,)`` place at the corner of the pixel around which, or within which, the border turns.
+        Which of the four pixels at the corner the border turns around or within, ``(t,)``.
     concave
-        ``(t,)`` whether the object has the other pixels next to it as well.
+        Whether the object also has the neighbours of that pixel at the corner, ``(t,)``.
     value
-        ``(t,)`` value of the object.
+        Value of the object, ``(t,)``.
     """
 
     x: Ints
@@ -91,14 +91,14 @@ class _Turns:
 
     @classmethod
     def of(cls, padded: NDArray[Any]) -> "_Turns":
-        """Find the turns of an array with a border of zeros."""
+        """Find the turns in an array that is padded with zeros."""
         sideways = padded[:, 1:] != padded[:, :-1]
         below = padded[1:] != padded[:-1]
         above, left = sideways[:-1], below[:, :-1]
-        # Borders end here on one line, or four of them meet.
+        # A border ends here on one of the two lines, or four borders meet.
         turning = (above ^ sideways[1:]) | (left ^ below[:, 1:]) | (above & left)
         y, x = np.divmod(np.flatnonzero(turning), turning.shape[1])
-        # Rows of the arrays that follow: upper left, upper right, lower left, lower right.
+        # First axis of the following arrays: upper left, upper right, lower left, lower right.
         pixels = np.stack([padded[y, x], padded[y, x + 1], padded[y + 1, x], padded[y + 1, x + 1]])
         upper, lower = pixels[0] == pixels[1], pixels[2] == pixels[3]
         left, right = pixels[0] == pixels[2], pixels[1] == pixels[3]
@@ -112,9 +112,9 @@ class _Turns:
         return cls(x[corner], y[corner], pixel, concave[pixel, corner], value)
 
     def linked(self) -> tuple[Ints, "_Runs"]:
-        """Give the next vertex of each, with the object at the right hand; and the vertical runs.
+        """Return each vertex's successor, with the object on the right, and the vertical runs.
 
-        At a convex turn of the upper left pixel, for example, its lower side comes from the left
+        For example, at a convex turn of the upper left pixel, its lower side comes from the left,
         and its right side from above.
         """
         right, lower = self.pixel & 1, self.pixel >> 1
@@ -133,11 +133,11 @@ class _Runs:
     Parameters
     ----------
     key
-        ``(t,)`` sorted: line, side, place on the line, and whether a run starts there.
+        Sorted keys ``(t,)``: line, side, position on the line, and whether a run starts there.
     order
-        ``(t,)`` vertex of each key: a run's start, its end, the next run's start.
+        Vertex of each key, ``(t,)``: start of a run, its end, start of the next run.
     partner
-        ``(t,)`` the other end of each vertex's run.
+        Other end of each vertex's run, ``(t,)``.
     """
 
     key: Ints
@@ -145,26 +145,26 @@ class _Runs:
     partner: Ints
 
     @classmethod
-    def of(cls, line: Ints, side: Ints, place: Ints, start: Ints) -> "_Runs":
-        key = cls.keys(line, side, place, start)
+    def of(cls, line: Ints, side: Ints, position: Ints, start: Ints) -> "_Runs":
+        key = cls.keys(line, side, position, start)
         order = np.argsort(key)
         partner = np.empty_like(order)
         partner[order[::2]], partner[order[1::2]] = order[1::2], order[::2]
         return cls(key[order], order, partner)
 
     @staticmethod
-    def keys(line: Ints, side: Ints | int, place: Ints, start: Ints | int) -> Ints:
-        # A run ends before another one starts at the same place.
-        return (line << 34) | (side << 33) | (place << 1) | start
+    def keys(line: Ints, side: Ints | int, position: Ints, start: Ints | int) -> Ints:
+        # At one position, an end sorts before a start.
+        return (line << 34) | (side << 33) | (position << 1) | start
 
-    def through(self, line: Ints, side: int, place: Ints) -> Ints:
-        """Vertices at which the runs start that pass these places."""
-        wanted = self.keys(line, side, place, 1)
-        return self.order[np.searchsorted(self.key, wanted, side="right") - 1]
+    def through(self, line: Ints, side: int, position: Ints) -> Ints:
+        """Return the start vertices of the runs that pass through these positions."""
+        key = self.keys(line, side, position, 1)
+        return self.order[np.searchsorted(self.key, key, side="right") - 1]
 
 
 def _rings(following: Ints) -> tuple[Ints, Ints]:
-    """Ring of each vertex, and the first vertex of each ring."""
+    """Return the ring of each vertex, and the first vertex of each ring."""
     count, ring = connected_components(_graph(following), connection="strong")
     first = np.full(count, len(following))
     np.minimum.at(first, ring, np.arange(len(following)))
@@ -184,45 +184,45 @@ def _owners(
     first: Ints,
     upwards: _Runs,
 ) -> Ints:
-    """Object of each ring: the first vertex of its outer ring.
+    """Return the object of each ring, as the first vertex of its outer ring.
 
-    Left of the pixel above a hole is another ring of the same object, which begins further up.
+    To the left of the pixel above a hole is another ring of the same object, which starts higher.
     """
     owner = np.arange(len(first))
     hole = np.flatnonzero(turns.concave[first])
     if len(hole):
         x, y = turns.x[first[hole]] - 1, turns.y[first[hole]] - 1  # of the pixel above
-        rows, place = np.unique(y, return_inverse=True)
+        rows, row = np.unique(y, return_inverse=True)
         some = values[rows]
         change = np.ones(some.shape, dtype=np.bool_)
         change[:, 1:] = some[:, 1:] != some[:, :-1]
-        places = np.flatnonzero(change)
+        changes = np.flatnonzero(change)
         width = values.shape[1]
-        border = places[np.searchsorted(places, place * width + x, side="right") - 1] % width
+        border = changes[np.searchsorted(changes, row * width + x, side="right") - 1] % width
         owner[hole] = ring[upwards.through(border, 1, y)]
         while (up := owner[owner] != owner).any():
             owner[up] = owner[owner[up]]
-    found: Ints = first[owner]
-    return found
+    objects: Ints = first[owner]
+    return objects
 
 
 def _touching(turns: _Turns, owner: Ints) -> tuple[Ints, Ints]:
-    """Pairs of vertices where an object touches itself at a corner."""
+    """Return the pairs of vertices where an object touches itself at a corner."""
     pairs = []
-    for apart in (1, 2, 3):  # a corner has four vertices at most
-        here, there = slice(None, -apart), slice(apart, None)
+    for offset in (1, 2, 3):  # a corner has at most four vertices
+        here, there = slice(None, -offset), slice(offset, None)
         same = (
             (turns.x[here] == turns.x[there])
             & (turns.y[here] == turns.y[there])
             & (owner[here] == owner[there])
         )
-        pairs.append(np.flatnonzero(same) + np.array([[0], [apart]]))
+        pairs.append(np.flatnonzero(same) + np.array([[0], [offset]]))
     one, other = np.concatenate(pairs, axis=1)
     return one, other
 
 
 def _walk(following: Ints, first: Ints) -> Ints:
-    """Vertices along rings that begin at these vertices, one ring after the other."""
+    """Return the vertices along the rings that start at ``first``, ring after ring."""
     before = np.empty_like(following)
     before[following] = np.arange(len(following))
     path = following.copy()

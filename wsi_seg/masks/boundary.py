@@ -1,4 +1,4 @@
-"""Owns the strip between touching objects: a class of its own separates them in a label map."""
+"""Owns the class ``boundary``: strips that separate touching objects in a label map."""
 
 from collections.abc import Sequence
 
@@ -12,19 +12,19 @@ BOUNDARY = "boundary"
 
 
 def separate(items: Sequence[Annotation], width_px: float) -> tuple[Annotation, ...]:
-    """Find the strips between objects that are closer to each other than a width.
+    """Return strips between objects whose distance is at most a width.
 
     Parameters
     ----------
     items
-        Objects; overlapping ones get a strip over what they share.
+        Objects; overlapping ones get a strip over their intersection.
     width_px
-        Width of the strip between two objects that touch, in level-0 pixels.
+        Width of the strip between two touching objects, in level-0 pixels.
 
     Returns
     -------
     tuple of Annotation
-        Of the class ``boundary``, to be drawn over the objects.
+        Strips of the class ``boundary``, to draw over the objects.
     """
     areas = np.array([item.geometry for item in items], dtype=object)
     tree = shapely.STRtree(areas)

@@ -1,11 +1,11 @@
-"""Owns which annotation files are read, and the slide that the name of each fits."""
+"""Owns listing annotation files, and matching each to a slide by name."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.annotations.names import Fit, SlideNames
+from wsi_seg.annotations.names import Match, SlideNames
 from wsi_seg.annotations.read import SUFFIXES
 from wsi_seg.errors import AnnotationError
 from wsi_seg.masks.outlines import MASK_SUFFIXES
@@ -24,33 +24,33 @@ class Source:
     file
         The file.
     folder
-        Folder that was given and holds it; None for a file that was named itself.
-    fit
-        Slide that its name fits; None where it fits none.
+        Given folder that holds it; None for a file that was named explicitly.
+    match
+        Slide that its name matches, if any.
     """
 
     file: Path
     folder: Path | None
-    fit: Fit | None
+    match: Match | None
 
     @property
     def slide(self) -> str | None:
         """Name of the slide."""
-        return None if self.fit is None else self.fit.slide
+        return None if self.match is None else self.match.slide
 
     @property
     def is_picture(self) -> bool:
-        """Whether its name ends like that of a mask."""
+        """Whether its suffix is that of a mask image."""
         return self.file.name.lower().endswith(MASK_SUFFIXES)
 
 
 def list_sources(paths: Sequence[Path], slides: Iterable[str]) -> tuple[list[Source], list[str]]:
-    """List the files to read, in the order given; pictures of a folder after its other files.
+    """List the files to read in the given order; images of a folder follow its other files.
 
     Parameters
     ----------
     paths
-        Files, and folders whose files end like annotations.
+        Files, and folders of annotation files.
     slides
         Names of the slides.
 
@@ -59,12 +59,12 @@ def list_sources(paths: Sequence[Path], slides: Iterable[str]) -> tuple[list[Sou
     sources : list of Source
         The files.
     notes : list of str
-        What is in the folders and is not read, one sentence each.
+        What is not read in the folders, one sentence each.
 
     Raises
     ------
     AnnotationError
-        If there is no such path, or no annotation file at all.
+        If a path does not exist, or there is no annotation file.
     """
     names = SlideNames(slides)
     sources: list[Source] = []
@@ -73,39 +73,39 @@ def list_sources(paths: Sequence[Path], slides: Iterable[str]) -> tuple[list[Sou
         if path.is_dir():
             inside = sorted(path.iterdir())
             taken = [file for file in inside if file.name.lower().endswith(ALL_SUFFIXES)]
-            found = [Source(file, path, _fit(names, file)) for file in taken if file.is_file()]
+            found = [Source(file, path, _match(names, file)) for file in taken if file.is_file()]
             segmented, of_dicom = _segmentations(path, inside, names)
             found += segmented
             sources += sorted(found, key=lambda source: source.is_picture)
             if others := _others(inside, [*taken, *of_dicom]):
                 notes.append(f"not read in {path}: {others}")
         elif path.exists():
-            fit = _fit(names, path)
-            if fit is None and path.suffix.lower() == ".dcm":  # a level in its slide's folder
-                fit = names.find(path.absolute().parent.name)
-            sources.append(Source(path, None, fit))
+            match = _match(names, path)
+            if match is None and path.suffix.lower() == ".dcm":  # a level in its slide's folder
+                match = names.find(path.absolute().parent.name)
+            sources.append(Source(path, None, match))
         else:
-            raise AnnotationError(f"there is no {path}; expected an annotation file or a folder")
+            raise AnnotationError(f"{path} does not exist; expected an annotation file or a folder")
     if not sources:
         raise AnnotationError(
             f"got no annotation files in {', '.join(map(str, paths))}; expected some of "
             f"{', '.join(ALL_SUFFIXES)}" + "".join(f"; {note}" for note in notes)
         )
-    return _better(sources), notes
+    return _keep_best(sources), notes
 
 
 def _segmentations(
     folder: Path, inside: Sequence[Path], names: SlideNames
 ) -> tuple[list[Source], list[Path]]:
-    """DICOM segmentations of a folder, and what of it they are.
+    """Return the DICOM segmentations in a folder, and the paths that belong to them.
 
-    Each is a file with the name of its slide, or the finest one in a folder of that name: the
-    folder itself, or one in it.
+    A segmentation is a file with the name of its slide, or the finest file in a folder of that
+    name: the folder itself, or a subfolder.
     """
     files = segmentations_in(inside)
-    fits = {file: _fit(names, file) for file in files}
-    found = [Source(file, folder, fit) for file, fit in fits.items() if fit is not None]
-    if rest := [file for file, fit in fits.items() if fit is None]:
+    matches = {file: _match(names, file) for file in files}
+    found = [Source(file, folder, match) for file, match in matches.items() if match is not None]
+    if rest := [file for file, match in matches.items() if match is None]:
         found.append(Source(rest[0], folder, names.find(folder.name)))
     for child in inside:
         if child.is_dir() and (levels := segmentations_in(sorted(child.iterdir()))):
@@ -115,7 +115,7 @@ def _segmentations(
 
 
 def is_own_picture(file: Path, noted: object) -> bool:
-    """Whether a file is what the slide was made of, by what its store notes as its source."""
+    """Return whether a file is the source of a slide, by size and digest in the store."""
     return (
         isinstance(noted, Mapping)
         and noted.get("bytes") == file.stat().st_size
@@ -123,8 +123,8 @@ def is_own_picture(file: Path, noted: object) -> bool:
     )
 
 
-def _fit(names: SlideNames, file: Path) -> Fit | None:
-    """Slide that bears a file's name, with or without its suffix."""
+def _match(names: SlideNames, file: Path) -> Match | None:
+    """Match a file's name, with or without its suffix, to a slide."""
     lower = file.name.lower()
     suffix = next((s for s in sorted(SUFFIXES, key=len)[::-1] if lower.endswith(s)), "")
     if not suffix and not lower.endswith(MASK_SUFFIXES):
@@ -135,24 +135,24 @@ def _fit(names: SlideNames, file: Path) -> Fit | None:
         raise AnnotationError(f"{file}: {error}") from error
 
 
-def _better(sources: Sequence[Source]) -> list[Source]:
-    """Files without their slide where another one of the folder fits it better; pictures apart."""
+def _keep_best(sources: Sequence[Source]) -> list[Source]:
+    """Unmatch files for whose slide another in the folder matches better; images separately."""
     best: dict[tuple[Path | None, bool, str], int] = {}
     for source in sources:
-        if source.fit is not None:
-            key = source.folder, source.is_picture, source.fit.slide
-            best[key] = min(best.get(key, source.fit.rank), source.fit.rank)
+        if source.match is not None:
+            key = source.folder, source.is_picture, source.match.slide
+            best[key] = min(best.get(key, source.match.rank), source.match.rank)
     return [
         source
-        if source.fit is None
-        or source.fit.rank == best[source.folder, source.is_picture, source.fit.slide]
+        if source.match is None
+        or source.match.rank == best[source.folder, source.is_picture, source.match.slide]
         else Source(source.file, source.folder, None)
         for source in sources
     ]
 
 
 def _others(inside: Sequence[Path], taken: Sequence[Path]) -> str:
-    """Count what else is in a folder, by kind; hidden files are not counted."""
+    """Count the other files of a folder by suffix, without hidden ones."""
     others = [path for path in inside if path not in set(taken) and not path.name.startswith(".")]
     kinds = Counter("folders" if path.is_dir() else path.suffix.lower() or "without suffix"
                     for path in others)  # fmt: skip

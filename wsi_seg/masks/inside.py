@@ -1,7 +1,7 @@
-"""Owns which part of slides a command works on: a box, polygons, or a class that was annotated.
+"""Owns restricting commands to a part of slides: a box, polygons, or an annotated class.
 
-Nothing is moved or cut: what is outside counts as if nothing were there, so positions stay those
-of the slide.
+Images are masked, not cropped: pixels outside count as empty, and positions stay those of the
+slide.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from wsi_seg.reading.readable import destination
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
-# Label whose classes are meant.
+# Label whose classes ``--inside`` names.
 _LABEL = "annotations"
 
 # Pixels that a side of a tile has where it is looked for a class in it.
@@ -38,31 +38,31 @@ _Area = shapely.Polygon | shapely.MultiPolygon
 
 
 class Labelled(Protocol):
-    """What is needed of a slide: its name, and its labels."""
+    """The part of a slide that is needed: its name and its labels."""
 
     @property
     def name(self) -> str:
         """Name of the slide."""
 
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels."""
+        """Return the names of the labels."""
 
     def label(self, name: str) -> Multiscale:
-        """Open a label of one id for each pixel."""
+        """Open a label with one id per pixel."""
 
 
 @dataclass(frozen=True, slots=True)
 class Inside:
-    """Part of each slide that a command works on.
+    """Part of each slide to which a command is restricted.
 
     Parameters
     ----------
-    said
-        What it is, as settings record it: the same for the same part.
+    description
+        Text that settings record; equal for equal parts.
     area
-        Polygons in level-0 pixels, x and y; None where the class alone says it.
+        Polygons ``(x, y)`` in level-0 pixels; None for no restriction to an area.
     class_name
-        Class of the label ``annotations`` that pixels must have; None where the area alone says it.
+        Required class in the label ``annotations``; None for no restriction to a class.
 
     Examples
     --------
@@ -71,26 +71,26 @@ class Inside:
     np.int64(250)
     """
 
-    said: str
+    description: str
     area: _Area | None = None
     class_name: str | None = None
 
     @classmethod
     def parse(cls, inside: str | None = None, bbox: str | None = None) -> "Inside":
-        """Read a class or a GeoJSON file, and a box; where both are given, their common part.
+        """Parse a class or a GeoJSON file, and a box; if both are given, their intersection.
 
         Parameters
         ----------
         inside
-            Name of a class of the label ``annotations``; or path of a GeoJSON file, whose polygons
-            hold for every slide.
+            Class in the label ``annotations``, or path of a GeoJSON file whose polygons apply to
+            every slide.
         bbox
             ``X,Y,WIDTH,HEIGHT`` in level-0 pixels.
 
         Raises
         ------
         ConfigError
-            If the box is something else, or the file has no polygons.
+            If the box is not valid, or the file has no polygons.
         AnnotationError
             If the file cannot be read.
         """
@@ -199,7 +199,7 @@ class Inside:
         """Tiles that have the class, or a neighbouring pixel has it where it is looked at."""
         step = max(1, min(tile.height, tile.width) // _TILE_PX)
         small = Extent(height=-(-extent.height // step), width=-(-extent.width // step))
-        label = Inside(self.said, None, self.class_name)
+        label = Inside(self.description, None, self.class_name)
         first = np.maximum(0, np.asarray(xs) // step - 1)
         after = np.minimum(small.width, -(-(np.asarray(xs) + tile.width) // step) + 1)
         found = np.zeros((len(ys), len(xs)), dtype=np.bool_)
@@ -227,18 +227,18 @@ class Inside:
         return label
 
     def ignoring(self, truth: SlideStore) -> SlideStore:
-        """Slide whose labels are 255, to be ignored, outside."""
+        """Return the slide with its labels set to 255 (ignore) outside."""
         return _Ignoring(
             path=truth.path, name=truth.name, image=truth.image, whole=truth, inside=self
         )
 
     def alone(self, image: Multiscale, slide: Labelled | None, full: Extent) -> Multiscale:
-        """Label or probabilities that are 0 outside.
+        """Return a label or probabilities, set to 0 outside.
 
         Parameters
         ----------
         image
-            Of the whole slide, at any resolution.
+            Image of the whole slide, at any resolution.
         slide, full
             See `rows`.
         """
@@ -249,7 +249,7 @@ class Inside:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _InsideImage(Multiscale):
-    """Image or label that has one value outside, as it is read."""
+    """Image or label that is read with a constant value outside."""
 
     whole: Multiscale
     inside: Inside
@@ -260,7 +260,7 @@ class _InsideImage(Multiscale):
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Pixels of a region; see `Multiscale.read`."""
+        """Read a region; see `Multiscale.read`."""
         pixels = self.whole.read(region, cached=cached)
         filled = destination(pixels.shape, out)
         filled[...] = pixels
@@ -271,7 +271,7 @@ class _InsideImage(Multiscale):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Ignoring(SlideStore):
-    """Slide whose labels are to be ignored outside."""
+    """Slide whose labels are ignored outside."""
 
     whole: SlideStore
     inside: Inside
@@ -281,7 +281,7 @@ class _Ignoring(SlideStore):
         return self.whole.label_names()
 
     def planes(self, name: str) -> Multiscale:
-        """Label with its outside ignored; see `SlideStore.planes`."""
+        """Return a label that is ignored outside; see `SlideStore.planes`."""
         label, full = self.whole.planes(name), self.pyramid.extent
         return _InsideImage(
             **label.parts(),
@@ -294,7 +294,7 @@ class _Ignoring(SlideStore):
 
 
 def _numbers(text: str) -> tuple[int, int, int, int]:
-    """Read x, y, width and height."""
+    """Parse x, y, width and height."""
     words = [word.strip() for word in text.split(",")]
     if len(words) != 4 or not all(word.isdecimal() for word in words):
         raise ConfigError(
@@ -308,7 +308,7 @@ def _numbers(text: str) -> tuple[int, int, int, int]:
 
 
 def _polygons(path: Path) -> tuple[_Area, str]:
-    """Polygons of a GeoJSON file as one area, and what names the file's content."""
+    """Return the polygons of a GeoJSON file as one area, and its name with a digest."""
     items = read_annotations(path, default_class="inside").items
     area = shapely.union_all([item.geometry for item in items])
     digest = hashlib.sha256(shapely.to_wkb(shapely.normalize(area))).hexdigest()[:16]
@@ -317,5 +317,5 @@ def _polygons(path: Path) -> tuple[_Area, str]:
 
 def _polygonal(area: shapely.Geometry, path: str) -> _Area:
     if not isinstance(area, shapely.Polygon | shapely.MultiPolygon) or area.is_empty:
-        raise ConfigError(f"got {path}, which has no polygon there; expected some")
+        raise ConfigError(f"got no polygons in {path}, or none inside the box; expected some")
     return area

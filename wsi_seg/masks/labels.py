@@ -1,4 +1,4 @@
-"""Owns writing masks into a store: the tissue mask, and polygons as label maps at every level."""
+"""Owns writing masks to a store: the tissue mask, and polygons as label maps at every level."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -12,21 +12,21 @@ from wsi_seg.classes import DOUBT, IGNORE, ClassTable
 from wsi_seg.geometry import Extent, Region, dyadic_extents
 from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.masks.objects import Objects, measure_objects, write_objects
-from wsi_seg.masks.rasterize import APART, Rasterizer
+from wsi_seg.masks.rasterize import SPECIAL_IDS, Rasterizer
 from wsi_seg.masks.tissue import find_tissue
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import Draft, LabelInfo, Layout, SlideStore, read_thumbnail, writing
 from wsi_seg.store.group import require_label_name
 from wsi_seg.store.names import LABELS, TISSUE
 
-# Longer side of the image that tissue is searched in: about 10 to 50 um per pixel.
+# Longer side of the thumbnail in which tissue is detected: about 10 to 50 um per pixel.
 TISSUE_PX = 2048
 
 
 def write_tissue(store: SlideStore) -> None:
-    """Find the tissue of a slide at low resolution and keep it as the label ``tissue``.
+    """Detect the tissue of a slide at low resolution and write it as the label ``tissue``.
 
-    Its longer side there is 2,048 px at most, so memory does not depend on the slide's size.
+    The mask has at most 2,048 px on its longer side, so memory does not depend on the slide.
     """
     full = store.pyramid.extent
     extent = thumbnail_extent(full, TISSUE_PX)
@@ -40,14 +40,14 @@ def write_tissue(store: SlideStore) -> None:
 def write_values(
     store: SlideStore, name: str, values: NDArray[np.uint8], *, downsample: float
 ) -> None:
-    """Keep a small map of values, such as how hard each place is, as a label without classes.
+    """Write a small map of values, such as hard negatives, as a label without classes.
 
     Parameters
     ----------
     store
         The slide.
     name
-        Name of the label; one that exists is replaced.
+        Name of the label; an existing one is replaced.
     values
         ``(H, W)`` uint8 of the whole slide at a low resolution.
     downsample
@@ -57,16 +57,16 @@ def write_values(
 
 
 def write_mask(store: SlideStore, mask: NDArray[np.bool_], *, downsample: float) -> None:
-    """Keep a mask as the label ``tissue``, in place of the one found by colour.
+    """Write a mask as the label ``tissue``, in place of the one detected by colour.
 
-    Unlike that one it is trusted where it is empty: then nothing of the slide is predicted.
+    Unlike that one, it is trusted even if it is empty: then no part of the slide is predicted.
 
     Parameters
     ----------
     store
         The slide.
     mask
-        ``(H, W)`` of the whole slide at a low resolution.
+        ``(H, W)`` bool of the whole slide at a low resolution.
     downsample
         Level-0 pixels per pixel of the mask.
     """
@@ -102,32 +102,32 @@ def write_labels(
     samples: int = 1,
     covered: Collection[str] | None = None,
 ) -> Objects:
-    """Draw annotations into the store as the label ``name``, at every level of the image.
+    """Draw annotations as the label ``name`` of the store, at every level of the image.
 
-    Each level is drawn from the polygons themselves. Strips without any stay missing. Annotations
-    of the class ``ignore`` are drawn as 255 and are not objects, nor are strips of ``boundary``.
-    Where some weigh less than 1, a map inside the label says so for training.
+    Each level is drawn from the polygons. Empty strips are not written. Annotations of the class
+    ``ignore`` are drawn as 255; they are not objects, and neither are strips of ``boundary``. If
+    some weights are below 1, a map of them is written inside the label, for training.
 
     Parameters
     ----------
     store, annotations, classes
-        The slide, what is drawn, and the ids.
+        The slide, its annotations, and the class ids.
     name
-        Name of the label; one that exists is replaced.
+        Name of the label; an existing one is replaced.
     samples
-        See `Rasterizer.draw`; level 0 always takes one.
+        See `Rasterizer.draw`; level 0 always uses 1.
     covered
-        Of classes that overlap, those that the annotations are of: the others' planes are ignored.
-        None are all.
+        If classes overlap, those that were annotated; the planes of the others are set to ignore.
+        None means all.
 
     Returns
     -------
     Objects
-        The table that is kept with the label.
+        The object table that is written with the label.
     """
     require_label_name(name)
-    wanted = set(classes.names) - {BOUNDARY}
-    kept = [item for item in annotations.items if item.class_name in wanted]
+    names = set(classes.names) - {BOUNDARY}
+    kept = [item for item in annotations.items if item.class_name in names]
     objects = measure_objects(kept, store.pyramid.mpp)
     layout = replace(Layout.like(store.image, channels=classes.planes), coarser=False)
     info = LabelInfo(classes=classes)
@@ -145,7 +145,7 @@ def write_labels(
 
 
 class _Draw(Protocol):
-    """Draws a region, see `Rasterizer.draw`."""
+    """Draws a region; see `Rasterizer.draw`."""
 
     def __call__(
         self, region: Region, downsample: tuple[float, float], *, samples: int = 1
@@ -153,7 +153,7 @@ class _Draw(Protocol):
 
 
 class _Planes:
-    """Draws each of some overlapping classes in a plane of its own; see `ClassTable.planes`."""
+    """Draws each overlapping class in its own plane; see `ClassTable.planes`."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class _Planes:
         covered: Collection[str] | None,
     ) -> None:
         self._drawers = [
-            Rasterizer([one for one in items if one.class_name in {name, *APART}], classes)
+            Rasterizer([one for one in items if one.class_name in {name, *SPECIAL_IDS}], classes)
             if covered is None or name in covered
             else None
             for name in classes.names
@@ -171,7 +171,7 @@ class _Planes:
     def draw(
         self, region: Region, downsample: tuple[float, float], *, samples: int = 1
     ) -> NDArray[np.uint8]:
-        """Planes of a region, ``(height, width, C)``; see `Rasterizer.draw`."""
+        """Draw the planes of a region, ``(height, width, C)`` uint8; see `Rasterizer.draw`."""
         ignored = np.full((region.height, region.width), IGNORE, dtype=np.uint8)
         drawn = [
             ignored if one is None else one.draw(region, downsample, samples=samples)
@@ -181,7 +181,7 @@ class _Planes:
 
 
 def _draw(draft: Draft, draw: _Draw, samples: int) -> None:
-    """Draw all levels, each from the polygons themselves."""
+    """Draw all levels from the polygons."""
     full, extents = draft.layout.extents[0], draft.layout.extents
     for level, extent in enumerate(extents):
         scale = full.height / extent.height, full.width / extent.width

@@ -1,4 +1,4 @@
-"""Owns the object table of a label: place, size and class of each annotated structure."""
+"""Owns the object table of a label: position, size and class of each annotated structure."""
 
 import json
 from collections.abc import Sequence
@@ -20,25 +20,25 @@ from wsi_seg.store.names import LABELS, OBJECTS
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Objects:
-    """Structures of one label, in drawing order.
+    """Object table of one label, in drawing order.
 
     Parameters
     ----------
     bbox
-        ``(n, 4)`` float64: y, x, y_end, x_end in level-0 pixels.
+        Bounding boxes, ``(n, 4)`` float64: y, x, y_end, x_end in level-0 pixels.
     centroid
-        ``(n, 2)`` float64: y, x in level-0 pixels.
+        Centroids, ``(n, 2)`` float64: y, x in level-0 pixels.
     area
-        ``(n,)`` float64 in um², in px² where the slide's mpp is unknown.
+        Areas, ``(n,)`` float64, in um², or in level-0 px² if the slide's mpp is unknown.
     class_name, source
-        ``(n,)`` text.
+        Text, ``(n,)``.
     weight
-        ``(n,)`` float64, 0 to 1: how much each counts in training.
+        Weights in training, ``(n,)`` float64, 0 to 1.
     lesion
-        ``(n,)`` text: of what each is a slice, see `annotations.model.Lesion`; empty where it is a
-        structure on its own.
+        Lesion of which each is a section, ``(n,)`` text, see `annotations.model.Lesion`; empty for
+        structures of a single image.
     diameter_mm
-        ``(n,)`` float64: of the lesion; NaN where there is none.
+        Diameter of the lesion in mm, ``(n,)`` float64; NaN without a lesion.
     """
 
     bbox: NDArray[np.float64]
@@ -55,7 +55,7 @@ class Objects:
 
 
 def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
-    """Measure annotations of a slide whose level 0 has this mpp."""
+    """Measure annotations; ``mpp`` is that of the slide's level 0."""
     geometries = np.array([item.geometry for item in items], dtype=object)
     x, y, x_end, y_end = shapely.bounds(geometries).reshape(-1, 4).T
     centres = shapely.get_coordinates(shapely.centroid(geometries)).reshape(-1, 2)
@@ -75,7 +75,7 @@ def measure_objects(items: Sequence[Annotation], mpp: float | None) -> Objects:
 
 
 def write_objects(label: Path, objects: Objects) -> None:
-    """Keep the table in the label's folder for our own files."""
+    """Write the table to the label's folder of additional files."""
     columns = {
         "bbox": objects.bbox.round(3).tolist(),
         "centroid": objects.centroid.round(3).tolist(),
@@ -98,13 +98,13 @@ def read_objects(store: SlideStore, label: str) -> Objects:
     Raises
     ------
     StoreError
-        If there is none, or it is damaged.
+        If there is no table, or it is damaged.
     """
     group = store.path / LABELS / label
     try:
         try:
             content = (group / OBJECTS).read_bytes()
-        except FileNotFoundError:  # next to the metadata, where stores had it at first
+        except FileNotFoundError:  # old stores have it next to the metadata
             content = (group / Path(OBJECTS).name).read_bytes()
         columns: Any = parse_json(content)
         count = len(columns["area"])

@@ -1,4 +1,4 @@
-"""Owns mask files to annotations: PNG or TIFF label images, outlined strip by strip."""
+"""Owns converting mask images (PNG, TIFF) to annotations, outlined strip by strip."""
 
 import os
 import warnings
@@ -24,7 +24,7 @@ from wsi_seg.slides.stacked import read_stack
 
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 
-# What files begin with, and who reads them: a stranger's file must not choose its reader.
+# Drivers by magic number: GDAL must not choose among all its drivers for untrusted files.
 _DRIVERS = {
     b"\x89PNG": "PNG",
     b"II*\x00": "GTiff",
@@ -33,11 +33,11 @@ _DRIVERS = {
     b"MM\x00+": "GTiff",
 }
 _STRIP_ROWS = 1024
-_LARGEST_ID = 2**31 - 1
+_MAX_ID = 2**31 - 1
 
 
 def is_mask(path: Path) -> bool:
-    """Whether a file's content is a PNG or TIFF image."""
+    """Return whether a file's content is a PNG or TIFF image."""
     return _driver(path) is not None
 
 
@@ -61,26 +61,26 @@ def outline_mask(
     Parameters
     ----------
     path
-        PNG or TIFF with one channel. 8 bit: class ids, of which 255 is ignore; a single value
-        other than 0 (often 255) is one class. 16 or 32 bit: each value is one object.
+        PNG or TIFF with one channel. 8-bit values are class ids, 255 is ignore; if there is a
+        single value other than 0 (often 255), it is one class. 16 and 32-bit values are object ids.
     extent
-        Size of the slide; a mask of the same shape at a lower resolution is scaled up.
+        Size of the slide; a mask of the same aspect ratio at a lower resolution is scaled up.
     class_names
         Classes of the ids 1, 2, 3 ...
     default_class
-        Class of a mask with a single value, and of objects with numbers; otherwise the only one
-        of ``class_names``.
+        Class of a mask with a single value, or with object ids; by default the only one of
+        ``class_names``.
 
     Returns
     -------
     Annotations
-        Polygons in level-0 pixels along the mask's pixels; objects are connected pixels of one
-        class, or all pixels of one number.
+        Polygons ``(x, y)`` in level-0 pixels along pixel borders; an object is a connected
+        component of one class, or all pixels of one object id.
 
     Raises
     ------
     AnnotationError
-        If the file cannot be read, has another shape, or has ids without a name.
+        If the file cannot be read, has another aspect ratio, or has ids without a name.
     """
     try:
         with warnings.catch_warnings():
@@ -109,7 +109,7 @@ def outline_mask(
     values = {value for value, _ in found}
     names = _names(path, values, class_names, only)
     if values == {IGNORE} and names[IGNORE] == IGNORE_NAME:
-        collector.repairs.append(f"{path.name}: 255 alone is in it, and is read as {IGNORE_NAME}")
+        collector.repairs.append(f"{path.name}: its only value, 255, is read as {IGNORE_NAME}")
     for number, (value, outline) in enumerate(found):
         collector.add(f"object {number}", _scaled(outline, down), names[value], "expert")
     return collector.result()
@@ -119,12 +119,12 @@ def _require_labels(path: Path, image: rasterio.DatasetReader) -> None:
     if image.count != 1 or image.dtypes[0] not in {"uint8", "uint16", "int16", "int32", "uint32"}:
         raise AnnotationError(
             f"{path}: got {image.count} channels of {image.dtypes[0]}; expected a mask: one "
-            "channel of whole numbers"
+            "channel of integers"
         )
 
 
 def _require_one(path: Path) -> None:
-    """Refuse a file of several pictures, or of one that is turned."""
+    """Refuse a file with several images, or with an orientation other than upright."""
     if _driver(path) == "PNG":
         count, orientation = (2 if _is_animated(path) else 1), 1
     else:
@@ -140,13 +140,13 @@ def _require_one(path: Path) -> None:
         )
     if orientation != 1:
         raise AnnotationError(
-            f"{path}: got a mask of TIFF orientation {orientation}; expected 1; turn it and save "
+            f"{path}: got a mask of TIFF orientation {orientation}; expected 1; rotate it and save "
             "it again"
         )
 
 
 def _is_animated(path: Path) -> bool:
-    """Whether a PNG has several frames: its chunk ``acTL`` comes before the first picture."""
+    """Return whether a PNG is animated: its chunk ``acTL`` comes before the image data."""
     with path.open("rb") as file:
         file.seek(8)
         while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
@@ -161,9 +161,9 @@ def _strips(path: Path, image: rasterio.DatasetReader) -> Iterator[Strip]:
         window = Window(0, y, image.width, min(_STRIP_ROWS, image.height - y))
         rows = image.read(1, window=window)
         low, high = int(rows.min()), int(rows.max())
-        if low < 0 or high > _LARGEST_ID:
+        if low < 0 or high > _MAX_ID:
             raise AnnotationError(
-                f"{path}: got ids {low} to {high}; expected 0 to {_LARGEST_ID}, 0 for nothing"
+                f"{path}: got ids {low} to {high}; expected 0 to {_MAX_ID}, 0 for background"
             )
         yield y, rows if rows.dtype == np.uint8 else rows.astype(np.int32)
 

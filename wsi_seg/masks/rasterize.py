@@ -1,4 +1,4 @@
-"""Owns polygons to label maps: any region at any downsample, never the whole slide."""
+"""Owns rasterizing polygons to label maps, by region, at any downsample."""
 
 from collections.abc import Sequence
 
@@ -12,24 +12,24 @@ from wsi_seg.annotations import Annotation
 from wsi_seg.classes import BACKGROUND, BACKGROUND_NAME, IGNORE, IGNORE_NAME, ClassTable
 from wsi_seg.geometry import Region
 
-# Names that are drawn and are no class.
-APART = {IGNORE_NAME: IGNORE, BACKGROUND_NAME: BACKGROUND}
+# Ids of names that are drawn but are not classes.
+SPECIAL_IDS = {IGNORE_NAME: IGNORE, BACKGROUND_NAME: BACKGROUND}
 
 
 class Rasterizer:
-    """Draws the annotations of one slide; finds those of a region through a spatial index.
+    """Draws the annotations of one slide; finds those in a region with a spatial index.
 
     Parameters
     ----------
     items
-        Structures in drawing order: later ones are over earlier ones.
+        Structures in drawing order: later ones cover earlier ones.
     classes
-        Gives the ids. Structures of the class ``ignore`` become 255, those of ``_background_``
-        uncover what is below them, others are left out.
+        Class ids. Structures of the class ``ignore`` are drawn as 255, those of ``_background_`` as
+        0; other classes that are not in the table are skipped.
     """
 
     def __init__(self, items: Sequence[Annotation], classes: ClassTable) -> None:
-        ids = APART | {entry.name: entry.id for entry in classes}
+        ids = SPECIAL_IDS | {entry.name: entry.id for entry in classes}
         kept = [item for item in items if item.class_name in ids]
         self._geometries = np.array([item.geometry for item in kept], dtype=object)
         self._ids = [ids[item.class_name] for item in kept]
@@ -37,31 +37,31 @@ class Rasterizer:
 
     @classmethod
     def of_doubts(cls, items: Sequence[Annotation], classes: ClassTable) -> "Rasterizer":
-        """Draw instead of ids how much less than 1 each structure weighs, in steps of 1/255."""
+        """Draw ``1 - weight`` of each structure, in steps of 1/255, instead of ids."""
         drawer = cls(items, classes)
-        kept = [item for item in items if item.class_name in {*APART, *classes.names}]
+        kept = [item for item in items if item.class_name in {*SPECIAL_IDS, *classes.names}]
         drawer._ids = [round(255 * (1 - item.weight)) for item in kept]
         return drawer
 
     def draw(
         self, region: Region, downsample: tuple[float, float], *, samples: int = 1
     ) -> NDArray[np.uint8]:
-        """Label map of a region; a pixel belongs to the structure that its centre is in.
+        """Draw the label map of a region; the structure at a pixel's centre decides its id.
 
         Parameters
         ----------
         region
-            Region in pixels of some level; it may stick out of the slide.
+            Region in pixels of some level; it may extend beyond the slide.
         downsample
-            Level-0 pixels per pixel of that level, along y and along x.
+            Level-0 pixels per pixel of that level, along y and x.
         samples
-            With more than one, a pixel belongs to what covers most of ``samples`` x ``samples``
-            points in it, so that areas are true at low levels, too.
+            If above 1, the majority of ``samples`` x ``samples`` points in a pixel decides its id,
+            which preserves areas at low resolutions.
 
         Returns
         -------
         NDArray[np.uint8]
-            ``(region.height, region.width)`` class ids, 0 where there is nothing.
+            Class ids, ``(region.height, region.width)``; 0 is background.
         """
         tall, wide = downsample
         box = shapely.box(
@@ -79,11 +79,11 @@ class Rasterizer:
             fill=0,
             dtype="uint8",
         )
-        return drawn if samples == 1 else _most(drawn, samples)
+        return drawn if samples == 1 else _majority(drawn, samples)
 
 
-def _most(drawn: NDArray[np.uint8], samples: int) -> NDArray[np.uint8]:
-    """Value that most points of each pixel have; of equally many the lowest."""
+def _majority(drawn: NDArray[np.uint8], samples: int) -> NDArray[np.uint8]:
+    """Return the most frequent value of the points of each pixel; the lowest of equals."""
     height, width = drawn.shape[0] // samples, drawn.shape[1] // samples
     points = drawn.reshape(height, samples, width, samples)
     best = np.zeros((height, width), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Owns how annotation files are read: which classes, and under which names."""
+"""Owns the options of reading annotation files: classes, names, weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,36 +11,36 @@ from wsi_seg.slides.volume import VolumeGrid
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How annotation files are read.
+    """Options of reading annotation files.
 
     Parameters
     ----------
     class_names
-        Classes in the order of their ids; empty takes all that occur, sorted by name. The class
-        ``ignore`` is not one of them: its outlines are drawn as 255.
+        Classes in the order of their ids; if empty, all that occur, sorted by name. ``ignore`` is
+        not a class: its outlines are drawn as 255.
     merged
-        Names in the files that are another class, and which.
+        Class by name in the files, for names that differ from the class.
     default_class
-        Class of features that name none; None refuses them.
+        Class of features without one; None refuses them.
     dialect
-        How a csv writes runs; None finds it from the masks.
+        RLE dialect of csv files; None detects it from the masks.
     volumes
-        Volumes whose slices the slides are, for csv files of spheres; by name.
+        Grids of the volumes of which the slides are slices, by name, for csv files of spheres.
     boundary_um
-        Width of strips of the class ``boundary`` between objects that touch, pixels of level 0
-        where mpp is unknown; 0 draws none.
+        Width of the strips of class ``boundary`` between touching objects, in um, or in level-0
+        pixels if the mpp is unknown; 0 draws none.
     samples
-        Points a side of a pixel that decide its class at low levels; 1 takes the centre.
+        Points per side of a pixel that vote for its class at low resolutions; 1 uses the centre.
     unlisted_empty
-        The files name everything there is: slides without such a label get one with nothing on
-        it, and are learned from as such. Labels drawn earlier stay.
+        Whether the files are complete: slides without annotations get an empty label, and are used
+        as negatives in training. Existing labels are unchanged.
     overlapping
-        Draw each class in a plane of its own, so that one may be over or inside another.
+        Whether to draw each class in its own plane, so that classes may overlap.
     covered
-        Of overlapping classes, those that the files are of; the others are ignored on their slides,
-        where nobody drew them. Empty are all.
+        If classes overlap, those that were annotated; the planes of the others are set to ignore.
+        Empty means all.
     source, weight
-        Replace what files say about who drew and how much it counts; None keeps that.
+        Override source and weight of the annotations; None keeps the values in the files.
     """
 
     class_names: tuple[str, ...] = ()
@@ -57,19 +57,19 @@ class Reading:
     covered: tuple[str, ...] = ()
 
     def classes(self, names: Sequence[str]) -> ClassTable:
-        """Class table of the label, of these names.
+        """Return the class table of the label.
 
         Raises
         ------
         ConfigError
-            If what is covered is not one of several overlapping classes.
+            If ``covered`` names classes that are not overlapping classes of the table.
         """
         table = ClassTable.named(names, mode="overlapping" if self.overlapping else None)
-        strange = sorted(set(self.covered) - set(table.names))
-        if self.covered and (strange or table.planes is None):
+        unknown = set(self.covered) - set(table.names)
+        if self.covered and (unknown or table.planes is None):
             raise ConfigError(
                 f"got covered classes {', '.join(self.covered)}; expected some of several "
-                f"overlapping classes (there are {', '.join(table.names)}); name these with "
+                f"overlapping classes (got {', '.join(table.names)}); name these with "
                 "--overlapping --classes"
             )
         return table

@@ -1,4 +1,4 @@
-"""Owns DICOM segmentations to annotations, and which files of a folder are some."""
+"""Owns converting DICOM segmentations to annotations, and finding them in folders."""
 
 import importlib
 from collections.abc import Iterable, Iterator
@@ -17,6 +17,7 @@ from wsi_seg.errors import AnnotationError, SlideError
 from wsi_seg.extras import naming_extra
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.vectorize import Strip, vectorize
+from wsi_seg.slides.containers import is_dicom
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -30,21 +31,21 @@ def outline_segmentation(path: Path, extent: Extent) -> Annotations:
     Parameters
     ----------
     path
-        Tiled file of type BINARY, LABELMAP or FRACTIONAL; of the last, pixels of at least half of
-        the largest value count.
+        Tiled file of type BINARY, LABELMAP or FRACTIONAL; in the last, pixels with at least half
+        of the maximum value count.
     extent
         Size of the slide; a coarser level of the segmentation is scaled up.
 
     Returns
     -------
     Annotations
-        Polygons in level-0 pixels along the segmentation's pixels, with the segments' labels as
-        classes. Segments may overlap: later ones are drawn over earlier ones.
+        Polygons ``(x, y)`` in level-0 pixels along pixel borders, with segment labels as classes.
+        Segments may overlap: later ones are drawn over earlier ones.
 
     Raises
     ------
     AnnotationError
-        If the file cannot be read, or has another shape.
+        If the file cannot be read, or has another aspect ratio.
 
     Examples
     --------
@@ -58,8 +59,8 @@ def outline_segmentation(path: Path, extent: Extent) -> Annotations:
             for number, (value, outline) in enumerate(vectorize(_strips(plane))):
                 if value not in found.names:
                     raise AnnotationError(
-                        f"{path}: got pixels of segment {value}; expected one of those that it "
-                        f"describes: {sorted(found.names)}"
+                        f"{path}: got pixels of segment {value}; expected one in its header: "
+                        f"{sorted(found.names)}"
                     )
                 polygon = scale(outline, xfact=down[1], yfact=down[0], origin=(0, 0))
                 collector.add(f"object {number}", polygon, found.names[value], "expert")
@@ -69,16 +70,15 @@ def outline_segmentation(path: Path, extent: Extent) -> Annotations:
 
 
 def _reader(path: Path) -> "ModuleType":
-    """Import what reads DICOM when it is needed: it takes long, and pydicom is an extra."""
+    """Import the DICOM reader on demand: it is slow to import, and pydicom is optional."""
     with naming_extra(str(path)):
         return importlib.import_module("wsi_seg.slides.segmentation")
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
+    """Return whether a file has DICOM's magic number."""
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return is_dicom(path)
     except OSError as error:
         raise AnnotationError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -86,7 +86,7 @@ def is_dicom_file(path: Path) -> bool:
 def segmentations_in(paths: Iterable[Path]) -> list[Path]:
     """List the files that are DICOM segmentations of slides, finest level first.
 
-    Slides themselves, other DICOM files, and those that cannot be read are left out.
+    Slides, other DICOM files, and files that cannot be read are skipped.
     """
     found = {}
     for path in paths:

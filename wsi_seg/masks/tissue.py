@@ -1,4 +1,4 @@
-"""Owns the tissue mask: stained pixels, separated from glass by their saturation."""
+"""Owns tissue detection: separating stained pixels from glass by saturation."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,40 +6,40 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
-# Glass and scanner noise stay below this saturation (0 to 255); faint stain is above.
-_LEAST_SATURATION = 10
+# Glass and scanner noise are below this saturation (0 to 255); faint stain is above.
+_MIN_SATURATION = 10
 
 # Pixels darker than this in every channel are ink, shadow or the scanner's frame.
 _DARKEST = 40
 
-# Glass is among the brightest pixels, and no channel of it is darker than this.
+# Glass is among this share of brightest pixels, and none of its channels is darker than 150.
 _BRIGHTEST_SHARE = 0.05
 _DARKEST_GLASS = 150
 
-# Blurring by 1.5 px leaves white noise 0.19 of its spread (1 / (2 * 1.5 * sqrt(pi))), and nearly
-# all of its spread to anything with a shape.
+# Blurring with sigma 1.5 px reduces the standard deviation of white noise to 0.19
+# (1 / (2 * 1.5 * sqrt(pi))), but hardly that of structures.
 _BLUR_PX = 1.5
 _NOISE_SPREAD = 0.3
 
-# Smaller pieces are dropped, smaller holes filled; in pixels of the picture.
+# Smaller objects are dropped and smaller holes filled; in pixels of the thumbnail.
 _SPECK_PX, _HOLE_PX = 64, 256
 
 
 def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Find tissue by Otsu's threshold on saturation (Otsu 1979).
+    """Detect tissue with Otsu's threshold on saturation (Otsu 1979).
 
-    Saturation is the difference of the largest and the smallest channel after the tint of the
-    glass is taken out, slightly blurred. Bare glass and noise have no tissue.
+    Saturation is the difference of the largest and smallest channel after white balancing on the
+    glass, slightly blurred. Images of bare glass or noise have no tissue.
 
     Parameters
     ----------
     rgb
-        ``(H, W, 3)`` uint8, a slide at low resolution.
+        A slide at low resolution, ``(H, W, 3)`` uint8.
 
     Returns
     -------
     NDArray[np.bool_]
-        ``(H, W)``, True on tissue.
+        ``(H, W)``, True for tissue.
     """
     threshold, smooth = _threshold(rgb)
     found = (smooth > threshold) & (rgb.max(axis=2) > _DARKEST)
@@ -50,7 +50,7 @@ def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
-    """Saturation above which pixels are stained (infinite without any), and that of each pixel."""
+    """Return the threshold on saturation (infinity for no tissue), and each pixel's saturation."""
     white = np.minimum(rgb * (np.float32(255) / _glass(rgb)), np.float32(255))
     saturation = white.max(axis=2) - white.min(axis=2)
     smooth = ndimage.gaussian_filter(saturation, sigma=_BLUR_PX)
@@ -58,12 +58,12 @@ def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
     if flat or float(smooth.std()) < _NOISE_SPREAD * float(saturation.std()):
         return np.inf, smooth
     otsu = float(threshold_otsu(smooth))  # type: ignore[no-untyped-call]
-    # Faint tissue next to strong stain: half of Otsu's threshold is still above glass.
-    return max(float(_LEAST_SATURATION), 0.5 * otsu), smooth
+    # Half of Otsu's threshold keeps faint tissue next to strong stain, and is still above glass.
+    return max(float(_MIN_SATURATION), 0.5 * otsu), smooth
 
 
 def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Colour of the glass, ``(3,)``; white where nothing in the image is bright enough."""
+    """Return the colour of the glass, ``(3,)``; white if no pixel is bright enough."""
     light = rgb.sum(axis=2, dtype=np.uint16)
     brightest = rgb[light >= np.quantile(light, 1 - _BRIGHTEST_SHARE)]
     colour: NDArray[np.float32] = np.median(brightest, axis=0).astype(np.float32)

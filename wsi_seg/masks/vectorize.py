@@ -1,7 +1,7 @@
-"""Owns label maps to polygons, strip by strip: borders between strips leave no trace.
+"""Owns vectorizing label maps to polygons strip by strip, without seams between strips.
 
-Polygons follow pixel borders, so all coordinates are whole numbers until the end and unions are
-exact. Memory holds one strip and the polygons that still touch its lower border.
+Polygons follow pixel borders, so all coordinates are whole numbers and unions are exact. Memory
+holds one strip and the polygons that touch its lower border.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ Strip = tuple[int, NDArray[np.uint8] | NDArray[np.int32]]
 
 @dataclass(slots=True, eq=False)
 class _Open:
-    """Object that reaches the lower border of the last strip, in the pieces seen so far."""
+    """Object that reaches the lower border of the last strip, with its pieces so far."""
 
     value: int
     pieces: list[Polygon] = field(default_factory=list)
@@ -39,12 +39,13 @@ class _Piece:
 
 
 def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
-    """Outline the objects of a label map that arrives in strips.
+    """Outline the objects of a label map that is given in strips.
 
     Parameters
     ----------
     strips
-        ``(first row, (h, W) uint8 or int32)`` from top to bottom, without gaps.
+        First row and pixels of each strip, ``(H, W)`` uint8 or int32, from top to bottom without
+        gaps.
 
     Yields
     ------
@@ -52,14 +53,14 @@ def vectorize(strips: Iterable[Strip]) -> Iterator[tuple[int, Polygon]]:
         Class id of the object, never 0.
     polygon : Polygon
         Valid polygon with holes, ``(x, y)`` in pixels of the label map, along pixel borders. Pixels
-        that touch at a corner only belong to different objects.
+        that only touch at a corner belong to different objects.
     """
     for values, polygons in vectorize_strips(strips):
         yield from zip(values.tolist(), polygons, strict=True)
 
 
 def vectorize_strips(strips: Iterable[Strip]) -> Iterator[tuple[Values, Polygons]]:
-    """Outline the objects of a label map as `vectorize` does, those of a strip at once.
+    """Outline the objects of a label map like `vectorize`, in one batch per strip.
 
     Parameters
     ----------
@@ -69,9 +70,9 @@ def vectorize_strips(strips: Iterable[Strip]) -> Iterator[tuple[Values, Polygons
     Yields
     ------
     values : NDArray[np.int64]
-        ``(n,)`` class ids of the objects that end in a strip.
+        Class ids of the objects that end in a strip, ``(n,)``.
     polygons : NDArray[np.object_]
-        ``(n,)`` their polygons.
+        Their polygons, ``(n,)``.
 
     Examples
     --------
@@ -79,42 +80,42 @@ def vectorize_strips(strips: Iterable[Strip]) -> Iterator[tuple[Values, Polygons
     >>> [values.tolist() for values, _ in vectorize_strips([(0, rows)]) if len(values)]
     [[1, 2]]
     """
-    waiting: list[_Open] = []
+    opened: list[_Open] = []
     for y, rows in strips:
-        values, pieces = trace(rows, top=y)
-        bounds = shapely.bounds(pieces).reshape(-1, 4)
+        values, polygons = trace(rows, top=y)
+        bounds = shapely.bounds(polygons).reshape(-1, 4)
         bottom = y + len(rows)
         at_top, at_bottom = bounds[:, 1] == y, bounds[:, 3] == bottom
         within = ~(at_top | at_bottom)
-        yield values[within], pieces[within]
+        yield values[within], polygons[within]
         edge = np.flatnonzero(~within)
-        fresh = [
-            _Piece(int(values[n]), pieces[n], top=bool(at_top[n]), bottom=bool(at_bottom[n]))
+        pieces = [
+            _Piece(int(values[n]), polygons[n], top=bool(at_top[n]), bottom=bool(at_bottom[n]))
             for n in edge
         ]
-        waiting, closed = _join(waiting, fresh, y)
+        opened, closed = _join(opened, pieces, y)
         yield _closed(closed)
-    yield _closed(waiting)
+    yield _closed(opened)
 
 
-def _join(waiting: list[_Open], fresh: list[_Piece], y: int) -> tuple[list[_Open], list[_Open]]:
-    """Join pieces at a strip's borders to what waits above row ``y``; part open from closed."""
-    upper = [(owner, piece) for owner in waiting for piece in owner.below]
-    owners = _Groups(len(waiting) + len(fresh))
-    numbers = {id(owner): number for number, owner in enumerate(waiting)}
-    at_top = [n for n, piece in enumerate(fresh) if piece.top]
+def _join(opened: list[_Open], pieces: list[_Piece], y: int) -> tuple[list[_Open], list[_Open]]:
+    """Join pieces to the open objects above row ``y``; return open and closed objects."""
+    upper = [(owner, piece) for owner in opened for piece in owner.below]
+    owners = _Groups(len(opened) + len(pieces))
+    numbers = {id(owner): number for number, owner in enumerate(opened)}
+    at_top = [n for n, piece in enumerate(pieces) if piece.top]
     for above, below in _touching(
-        [piece for _, piece in upper], [fresh[n].polygon for n in at_top], y
+        [piece for _, piece in upper], [pieces[n].polygon for n in at_top], y
     ):
         owner, number = upper[above][0], at_top[below]
-        if owner.value == fresh[number].value:
-            owners.unite(numbers[id(owner)], len(waiting) + number)
+        if owner.value == pieces[number].value:
+            owners.unite(numbers[id(owner)], len(opened) + number)
     joined: dict[int, _Open] = {}
-    for number, owner in enumerate(waiting):
+    for number, owner in enumerate(opened):
         group = joined.setdefault(owners.root(number), _Open(owner.value))
         group.pieces += owner.pieces
-    for number, piece in enumerate(fresh):
-        group = joined.setdefault(owners.root(len(waiting) + number), _Open(piece.value))
+    for number, piece in enumerate(pieces):
+        group = joined.setdefault(owners.root(len(opened) + number), _Open(piece.value))
         group.pieces.append(piece.polygon)
         if piece.bottom:
             group.below.append(piece.polygon)
@@ -123,15 +124,15 @@ def _join(waiting: list[_Open], fresh: list[_Piece], y: int) -> tuple[list[_Open
 
 
 def _touching(upper: list[Polygon], lower: list[Polygon], y: int) -> Iterator[tuple[int, int]]:
-    """Pairs of polygons that share a stretch of the row border ``y``, not just a corner."""
+    """Yield pairs of polygons that share a segment of the row border ``y``, not just a corner."""
     if not upper or not lower:
         return
-    first, which = _stretches([*upper, *lower], y)
-    # Sweep along the border: stretches of one side never overlap, so two are open at most.
-    order = np.lexsort((first[:, 1], first[:, 0]))
+    spans, which = _spans([*upper, *lower], y)
+    # Sweep along the border: spans of one side never overlap, so at most two are open.
+    order = np.lexsort((spans[:, 1], spans[:, 0]))
     last: dict[bool, tuple[float, int]] = {}
     for index in order:
-        start, end = first[index]
+        start, end = spans[index]
         owner = int(which[index])
         is_above = owner < len(upper)
         other = last.get(not is_above)
@@ -143,10 +144,8 @@ def _touching(upper: list[Polygon], lower: list[Polygon], y: int) -> Iterator[tu
             last[is_above] = (end, owner)
 
 
-def _stretches(
-    polygons: Sequence[Polygon], y: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Stretches ``(n, 2)``, x and x_end, of borders on the row border ``y``; and their polygons."""
+def _spans(polygons: Sequence[Polygon], y: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the spans ``(n, 2)`` (x, x_end) of outlines on the row border ``y``, and whose."""
     rings, owner = shapely.get_rings(polygons, return_index=True)
     points, ring = shapely.get_coordinates(rings, return_index=True)
     on = points[:, 1] == y
@@ -156,7 +155,7 @@ def _stretches(
 
 
 class _Groups:
-    """Disjoint sets of numbers (union-find)."""
+    """Disjoint sets of integers (union-find)."""
 
     def __init__(self, count: int) -> None:
         self._parent = list(range(count))
@@ -172,7 +171,7 @@ class _Groups:
 
 
 def _closed(groups: list[_Open]) -> tuple[Values, Polygons]:
-    """Give one polygon of all pieces of each object."""
+    """Return the class ids of objects, and the union of the pieces of each."""
     values = np.array([group.value for group in groups], dtype=np.int64)
     polygons = np.empty(len(groups), dtype=object)
     polygons[:] = [_whole(group.pieces) for group in groups]

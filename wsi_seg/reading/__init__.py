@@ -1,1 +1,1 @@
-"""Owns reading a slide's pixels as a model sees them: at an mpp, resized, with context slices."""
+"""Owns reading a slide's pixels as model input: at an mpp, resized, with context slices."""

@@ -1,4 +1,4 @@
-"""Owns arrays that are read like the image of a slide."""
+"""Owns in-memory arrays with the reading interface of a slide's image."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from wsi_seg.reading.readable import destination
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArrayImage:
-    """Pixels in memory, read like those of a slide.
+    """A pyramid of arrays in memory, read like the image of a slide.
 
     Parameters
     ----------
     levels
-        ``(H, W, C)`` uint8 of each level, or ``(H, W)`` of a label; finest first.
+        One array per level, finest first: ``(H, W, C)`` uint8, or ``(H, W)`` for a label.
     mpp
-        Micrometres per pixel of level 0; None where unknown.
+        Micrometres per pixel of level 0; None if unknown.
     chunk_px
-        Side of what is read at a time; nothing is decoded.
+        Side of a chunk in pixels, for callers that read chunk by chunk.
     """
 
     levels: tuple[NDArray[np.uint8], ...]
@@ -30,17 +30,17 @@ class ArrayImage:
 
     @property
     def pyramid(self) -> Pyramid:
-        """Sizes of the levels."""
+        """Extents of the levels, and mpp."""
         return Pyramid(tuple(Extent.of(level.shape) for level in self.levels), self.mpp)
 
     def chunk(self, level: int) -> Extent:
-        """Size of what is read at a time, of any level."""
+        """Return the size of a chunk, the same for all levels."""
         return Extent(height=self.chunk_px, width=self.chunk_px)
 
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Copy a region; there is no cache."""
+        """Copy a region, ``(H, W, C)`` or ``(H, W)`` uint8; there is no cache."""
         require_inside(region, self.pyramid.extents[region.level], "the array")
         pixels = self.levels[region.level][region.slices]
         filled = destination(pixels.shape, out)

@@ -1,28 +1,28 @@
-"""Owns sums over many rectangles of a picture at once, from its running sums."""
+"""Owns summing many rectangles of an array at once, with an integral image."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-# First row, or column, of each rectangle, and the one after its last.
+# First row (or column) of each rectangle, and the one after its last.
 Spans = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 
 def box_sums(
     values: NDArray[np.bool_] | NDArray[np.float64], rows: Spans, columns: Spans
 ) -> NDArray[np.float64]:
-    """Sum a picture over every pair of a span of rows and one of columns.
+    """Sum an array over each combination of a row span and a column span.
 
     Parameters
     ----------
     values
-        ``(H, W)``; true counts 1.
+        ``(H, W)`` bool or float64; True counts as 1.
     rows, columns
-        Spans inside the picture, half open.
+        Half-open spans inside the array.
 
     Returns
     -------
     NDArray[np.float64]
-        ``(rows, columns)``; exact for whole numbers.
+        ``(row spans, column spans)``; exact for whole numbers.
 
     Examples
     --------
@@ -34,10 +34,10 @@ def box_sums(
     np.cumsum(values, axis=0, out=sums[1:, 1:])
     np.cumsum(sums, axis=1, out=sums)
     (top, bottom), (left, right) = rows, columns
-    found: NDArray[np.float64] = (
+    totals: NDArray[np.float64] = (
         sums[np.ix_(bottom, right)]
         - sums[np.ix_(top, right)]
         - sums[np.ix_(bottom, left)]
         + sums[np.ix_(top, left)]
     )
-    return found
+    return totals

@@ -1,7 +1,7 @@
-"""Owns contrast equalised cell by cell, the same for a pixel whatever region is read.
+"""Owns local contrast equalisation (CLAHE) that does not depend on the region that is read.
 
-The cells are fixed to the slide's level, not to the region: each has the curve of its own
-histogram, and a pixel is between the curves of the four cells whose middles are around it.
+The grid of cells is fixed to the slide's level, not to the region. Each cell has a curve from its
+own histogram, and each pixel interpolates the curves of the four cells with the nearest centres.
 """
 
 import numpy as np
@@ -16,39 +16,39 @@ _LEVELS = 256
 
 
 def region_of_cells(region: Region, extent: Extent, kernel_px: int) -> Region:
-    """Region that has all cells whose curves a region's pixels depend on, inside the level."""
-    y, y_end = _around(region.y, region.y_end, extent.height, kernel_px)
-    x, x_end = _around(region.x, region.x_end, extent.width, kernel_px)
+    """Return the region, clipped to the level, of all cells on which a region's pixels depend."""
+    y, y_end = _cell_span(region.y, region.y_end, extent.height, kernel_px)
+    x, x_end = _cell_span(region.x, region.x_end, extent.width, kernel_px)
     return Region(level=region.level, y=y, x=x, height=y_end - y, width=x_end - x)
 
 
-def _around(start: int, end: int, length: int, kernel_px: int) -> tuple[int, int]:
+def _cell_span(start: int, end: int, length: int, kernel_px: int) -> tuple[int, int]:
     first = max(0, (start - kernel_px // 2) // kernel_px) * kernel_px
     last = -(-(end + (kernel_px + 1) // 2) // kernel_px) * kernel_px
     return first, min(last, length)
 
 
-def equalised(
+def equalise(
     pixels: Pixels, wider: Region, region: Region, extent: Extent, config: LocalContrastConfig
 ) -> Pixels:
-    """Equalise a region.
+    """Equalise the contrast of a region.
 
     Parameters
     ----------
     pixels
-        ``(H, W, 3)`` uint8, of ``wider``.
+        Pixels of ``wider``, ``(H, W, 3)`` uint8.
     wider, region
-        See `region_of_cells`.
+        The result of `region_of_cells`, and its argument.
     extent
-        Of the level.
+        Size of the level.
     config
-        Size of the cells, and limit.
+        Size of the cells, and clip limit.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(H, W, 3)`` of ``region``. The largest channel of each pixel follows the curves; the
-        others keep their ratio to it, so hue and saturation stay.
+        Pixels of ``region``, ``(H, W, 3)``. The curves are applied to the largest channel of each
+        pixel; the others keep their ratio to it, which preserves hue and saturation.
     """
     kernel = config.kernel_px
     value = pixels.max(axis=2)
@@ -71,7 +71,7 @@ def equalised(
 
 
 def _curves(value: Pixels, kernel: int, clip: float) -> NDArray[np.float32]:
-    """Make the curve of each cell, ``(rows, columns, 256)``."""
+    """Return the curve of each cell, ``(rows, columns, 256)`` float32, 0 to 255."""
     height, width = value.shape
     shape = -(-height // kernel), -(-width // kernel)
     row, column = np.arange(height) // kernel, np.arange(width) // kernel
@@ -91,9 +91,9 @@ def _curves(value: Pixels, kernel: int, clip: float) -> NDArray[np.float32]:
 def _neighbours(
     start: int, count: int, length: int, kernel: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Cells before and after each pixel of an axis, and the share of the latter."""
-    place = (np.arange(start, start + count) + 0.5) / kernel - 0.5
-    before = np.floor(place).astype(np.int64)
-    share = (place - before).astype(np.float32)
+    """Return the cells before and after each pixel along an axis, and the weight of the latter."""
+    position = (np.arange(start, start + count) + 0.5) / kernel - 0.5
+    before = np.floor(position).astype(np.int64)
+    share = (position - before).astype(np.float32)
     last = (length - 1) // kernel
     return before.clip(0, last), (before + 1).clip(0, last), share

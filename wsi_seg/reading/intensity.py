@@ -1,7 +1,7 @@
-"""Owns pixels as models see them: grey values and colours changed alike, whatever region is read.
+"""Owns intensity and stain normalisation of slides, independent of the region that is read.
 
-What depends on the slide is measured once, from a picture of the whole; the rest is done pixel by
-pixel, or in cells that are fixed to the slide.
+Statistics of the slide are measured once, on a thumbnail; the rest works pixel by pixel, or in
+cells that are fixed to the slide.
 """
 
 from collections.abc import Callable
@@ -14,26 +14,26 @@ from numpy.typing import NDArray
 from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.reading.clahe import equalised, region_of_cells
+from wsi_seg.reading.clahe import equalise, region_of_cells
 from wsi_seg.reading.readable import Readable, RegionReader, destination
 from wsi_seg.reading.stains import StainChange, to_reference
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 
 Pixels = NDArray[np.uint8]
 
-# Name of the label that says where tissue is, or lung.
+# Label with the tissue (or lung) mask.
 _TISSUE = "tissue"
 
-# Longer side of the picture that is measured; smaller images are measured pixel by pixel.
-_LONGEST_PX = 2048
+# Longer side of the thumbnail that is measured; smaller images are measured at full resolution.
+_MEASURED_PX = 2048
 
-# Mean and standard deviation of ImageNet's images, red, green and blue, 0 to 255.
+# Mean and standard deviation of ImageNet, RGB, 0 to 255.
 _MEAN = 255 * np.array([0.485, 0.456, 0.406])
 _STD = 255 * np.array([0.229, 0.224, 0.225])
 
 
-class Pictured(Protocol):
-    """Slide whose pixels are changed."""
+class SlideSource(Protocol):
+    """The part of a slide store that normalisation needs."""
 
     @property
     def name(self) -> str:
@@ -41,31 +41,31 @@ class Pictured(Protocol):
 
     @property
     def image(self) -> Readable:
-        """Its pixels."""
+        """Pixels of the slide."""
 
     def label_names(self) -> tuple[str, ...]:
-        """Names of its labels."""
+        """Return the names of its labels."""
 
     def label(self, name: str) -> RegionReader:
-        """One of its labels."""
+        """Open one of its labels."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PreparedImage:
-    """Image of a slide after the changes that a recipe asks for; see `IntensityConfig`.
+    """Image of a slide with the normalisation of a recipe applied; see `IntensityConfig`.
 
     Parameters
     ----------
     image
-        The image as it is.
+        The stored image.
     config
-        What is changed.
+        Settings of the recipe.
     stain
-        Change of colours; None for none.
+        Stain normalisation; None to keep the colours.
     table
-        ``(256, 3)`` uint8: new value of each value of each channel; None changes none.
+        Lookup table of each channel, ``(256, 3)`` uint8; None to keep the values.
     tissue
-        Mask whose outside is painted over; None paints nothing.
+        Mask outside which pixels are overwritten; None overwrites nothing.
     """
 
     image: Readable
@@ -76,12 +76,12 @@ class PreparedImage:
 
     @property
     def pyramid(self) -> Pyramid:
-        """Levels of the image."""
+        """Pyramid of the image."""
         return self.image.pyramid
 
     @property
     def measured(self) -> dict[str, object]:
-        """What was measured of the slide, as plain JSON values."""
+        """Settings and the slide's measured statistics, as JSON values."""
         found: dict[str, object] = self.config.model_dump(mode="json")
         if self.stain is not None:
             found["colours"] = self.stain.to_json()
@@ -93,16 +93,16 @@ class PreparedImage:
         return found
 
     def chunk(self, level: int) -> Extent:
-        """Size of what is decoded at a time."""
+        """Return the size of a chunk."""
         return self.image.chunk(level)
 
     def read(self, region: Region, *, cached: bool = True, out: Pixels | None = None) -> Pixels:
-        """Read a region, ``(H, W, 3)`` uint8; the same pixels whatever the region."""
+        """Read a region, ``(H, W, 3)`` uint8; a pixel's value does not depend on the region."""
         clahe, extent = self.config.clahe, self.pyramid.extents[region.level]
         wider = region if clahe is None else region_of_cells(region, extent, clahe.kernel_px)
         pixels = self._pointwise(self.image.read(wider, cached=cached))
         if clahe is not None:
-            pixels = equalised(pixels, wider, region, extent, clahe)
+            pixels = equalise(pixels, wider, region, extent, clahe)
         if self.tissue is not None and self.config.outside_tissue is not None:
             inside = _mask_of(self.tissue, region, extent)
             pixels = np.where(inside[..., None], pixels, np.uint8(self.config.outside_tissue))
@@ -120,13 +120,13 @@ class PreparedImage:
         return pixels
 
 
-def prepared_image(slide: Pictured, config: IntensityConfig) -> Readable:
-    """Image of a slide as a recipe wants it; its own where nothing is changed.
+def prepared_image(slide: SlideSource, config: IntensityConfig) -> Readable:
+    """Return the image of a slide with a recipe's normalisation; the stored one if that is off.
 
     Raises
     ------
     StoreError
-        If what is outside the tissue is to be painted over, and the slide has no tissue mask.
+        If pixels outside the tissue are to be overwritten, and the slide has no tissue mask.
     """
     if not config.is_on:
         return slide.image
@@ -138,26 +138,26 @@ def prepared_image(slide: Pictured, config: IntensityConfig) -> Readable:
         )
     stain = table = None
     if config.stain != "none" or config.scale != "none":
-        picture = _picture(slide.image)
+        thumbnail = _thumbnail(slide.image)
         if config.stain != "none":
-            stain = to_reference(picture, config.stain)
-            picture = stain.apply(picture)
-        table = _scaling(picture, config)
+            stain = to_reference(thumbnail, config.stain)
+            thumbnail = stain.apply(thumbnail)
+        table = _scaling(thumbnail, config)
     tissue = None if config.outside_tissue is None else slide.label(_TISSUE)
     return PreparedImage(slide.image, config, stain, table, tissue)
 
 
-def _picture(image: Readable) -> Pixels:
-    """Picture of the whole slide, ``(H, W, 3)``."""
+def _thumbnail(image: Readable) -> Pixels:
+    """Return the thumbnail that is measured, ``(H, W, 3)``."""
     pyramid = image.pyramid
     read: Callable[[Region], Pixels] = image.read
-    return area_averaged(pyramid, read, thumbnail_extent(pyramid.extent, _LONGEST_PX))
+    return area_averaged(pyramid, read, thumbnail_extent(pyramid.extent, _MEASURED_PX))
 
 
-def _scaling(picture: Pixels, config: IntensityConfig) -> Pixels | None:
-    """Make the table of new values of each channel, ``(256, C)``."""
+def _scaling(thumbnail: Pixels, config: IntensityConfig) -> Pixels | None:
+    """Return the lookup table of each channel, ``(256, C)``; None for no scaling."""
     values = np.arange(256)[:, None]
-    flat = picture.reshape(-1, picture.shape[-1])
+    flat = thumbnail.reshape(-1, thumbnail.shape[-1])
     match config.scale:
         case "none":
             return None
@@ -173,7 +173,7 @@ def _scaling(picture: Pixels, config: IntensityConfig) -> Pixels | None:
 
 
 def _mask_of(tissue: RegionReader, region: Region, extent: Extent) -> NDArray[np.bool_]:
-    """Whether each pixel of a region of a level is tissue, ``(H, W)``."""
+    """Return the tissue mask of a region, ``(H, W)``, sampled at the centres of its pixels."""
     size = tissue.pyramid.extent
     rows = ((region.y + np.arange(region.height)) * 2 + 1) * size.height // (2 * extent.height)
     columns = ((region.x + np.arange(region.width)) * 2 + 1) * size.width // (2 * extent.width)

@@ -1,4 +1,4 @@
-"""Owns what can be read region by region: the protocol, and the array that a read fills."""
+"""Owns the protocols of images that are read by region, and the output array of a read."""
 
 from typing import Protocol
 
@@ -10,21 +10,21 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 
 
 class RegionReader(Protocol):
-    """Pixels of a slide in levels: a file that is read, or a store."""
+    """Pyramid of pixels that is read by region: a slide file, or a store."""
 
     @property
     def pyramid(self) -> Pyramid:
-        """Levels."""
+        """Extents of the levels, and mpp."""
 
     def read(self, region: Region) -> NDArray[np.uint8]:
         """Read a region, ``(H, W, C)`` uint8."""
 
 
 class Readable(RegionReader, Protocol):
-    """Pixels of a slide in levels, by chunks: a `Multiscale`, or several seen as one."""
+    """Chunked pyramid of pixels: a `Multiscale`, or several combined to one image."""
 
     def chunk(self, level: int) -> Extent:
-        """Size of what is decoded at a time."""
+        """Return the size of a chunk, which is decoded at once."""
 
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
@@ -33,19 +33,19 @@ class Readable(RegionReader, Protocol):
 
 
 def destination(shape: tuple[int, ...], out: NDArray[np.uint8] | None) -> NDArray[np.uint8]:
-    """Array that a read fills: the caller's, or a new one.
+    """Return the array that a read fills: ``out`` after checking it, or a new one.
 
     Parameters
     ----------
     shape
-        Shape it must have.
+        Required shape.
     out
-        Writable uint8 of this shape, contiguous or not; None for a new array.
+        Writable uint8 array of this shape, contiguous or not; None for a new array.
 
     Raises
     ------
     StoreError
-        If ``out`` does not fit.
+        If ``out`` has another shape or dtype, or is read-only.
     """
     if out is None:
         return np.empty(shape, dtype=np.uint8)

@@ -1,7 +1,6 @@
-"""Owns reading a slide at any resolution: its level, area means for images, centres for labels.
+"""Owns reading a slide at any resolution: area averages of images, nearest pixels of labels.
 
-Training and inference both read by the rules of this module, so a model meets at inference the
-pixels that it was trained on.
+Training and inference both read with this module, so that a model sees the same pixels in both.
 """
 
 import math
@@ -15,31 +14,30 @@ from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
 from wsi_seg.reading.readable import Readable, RegionReader
 
-# A slide whose finest level is coarser than asked for by more than this is refused.
+# A slide whose finest level is coarser than requested by more than this factor is refused.
 COARSEST_SLIDE = 1.2
 
-# Area weights are multiples of 1 / 4096, and rows are kept to 1 / 16 of a grey step at first:
-# then every product and sum below 2^24 is exact in float32, and a pixel has the same value in
-# every tile that contains it, whatever the order of summation.
+# Area weights are multiples of 1 / 4096, and sums of rows are rounded to 1 / 16 of a grey level:
+# all products and sums are whole numbers below 2^24, hence exact in float32, and a pixel has the
+# same value in every tile that contains it, whatever the order of summation.
 _WEIGHT_STEPS = 4096
 _ROW_STEPS = 16
 
-# What sums along columns, then along rows, are multiplied with before they are rounded.
+# Factors for the sums along columns, and then along rows, before rounding.
 ROW_SCALE = _ROW_STEPS / _WEIGHT_STEPS
 COLUMN_SCALE = 1 / (_WEIGHT_STEPS * _ROW_STEPS)
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How a slide is read at a wanted resolution.
+    """Level and size at which a slide is read for a requested resolution.
 
     Parameters
     ----------
     level
-        Level of the store that is read.
+        Level to read.
     extent
-        Size of the slide at the wanted resolution: the level's own, or another where the level
-        is resampled.
+        Size of the slide at the requested resolution: that of the level, unless it is resampled.
     """
 
     level: int
@@ -47,7 +45,7 @@ class Scale:
 
 
 def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
-    """Pick the coarsest level that is fine enough for an mpp; None stands for level 0 as it is.
+    """Choose the coarsest level that is fine enough for an mpp; None means level 0 as stored.
 
     Raises
     ------
@@ -58,29 +56,29 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
         return Scale(0, pyramid.extent)
     if pyramid.mpp is None:
         raise ResolutionError(
-            f"slide {name!r} has no mpp, and {mpp:g} um per pixel are asked for; give the slide's "
-            "value with `wsi-seg tile SLIDE --mpp X --overwrite`, or take its pixels as they are "
-            "with `wsi-seg infer --allow-mpp-mismatch`"
+            f"slide {name!r} has no mpp; expected one, to read it at {mpp:g} um per pixel; give it "
+            "with `wsi-seg tile SLIDE --mpp X --overwrite`, or use the stored pixels with "
+            "`wsi-seg infer --allow-mpp-mismatch`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(
-            f"slide {name!r} has {pyramid.mpp:.4g} um per pixel at its finest level, and {mpp:g} "
-            f"are asked for; expected at most {mpp * COARSEST_SLIDE:.4g}: ask for an mpp of "
-            f"{pyramid.mpp / COARSEST_SLIDE:.4g} or more, or leave the slide out"
+            f"slide {name!r} has {pyramid.mpp:.4g} um per pixel at its finest level; expected at "
+            f"most {mpp * COARSEST_SLIDE:.4g} to read it at {mpp:g}; request an mpp of "
+            f"{pyramid.mpp / COARSEST_SLIDE:.4g} or more, or exclude the slide"
         )
-    wanted = max(1.0, mpp / pyramid.mpp)
-    level = pyramid.level_at_or_below(wanted)
-    if wanted / pyramid.downsample(level) > SAME_MPP:
-        return Scale(level, pyramid.extent.scaled(wanted))
+    requested = max(1.0, mpp / pyramid.mpp)
+    level = pyramid.level_at_or_below(requested)
+    if requested / pyramid.downsample(level) > SAME_MPP:
+        return Scale(level, pyramid.extent.scaled(requested))
     return Scale(level, pyramid.extents[level])
 
 
 def read_image(
     image: RegionReader, scale: Scale, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Rectangle of a slide at the scale, area-averaged, ``(height, width, C)`` uint8.
+    """Read a rectangle of a slide at a scale, area-averaged, ``(height, width, C)`` uint8.
 
-    The rectangle is given in pixels of ``scale.extent`` and is inside it.
+    The rectangle is in pixels of ``scale.extent``, and must be inside it.
     """
     full = image.pyramid.extents[scale.level]
     if full == scale.extent:
@@ -117,39 +115,39 @@ def read_centred(
     size_px: tuple[int, int],
     fill: int | None = None,
 ) -> NDArray[np.uint8]:
-    """Rectangle of a slide at any resolution, area-averaged, around a point of the slide.
+    """Read a rectangle around a point of a slide at any resolution, area-averaged.
 
     Parameters
     ----------
     image
-        Pixels of the slide.
+        The image of the slide.
     name
         Name of the slide, for messages.
     mpp
-        Micrometres per pixel to read at.
+        Micrometres per pixel of the result.
     centre_um
-        Centre of the rectangle, y and x in micrometres from the slide's upper left corner.
+        Centre of the rectangle (y, x) in micrometres from the slide's upper left corner.
     size_px
-        Height and width in pixels of ``mpp``.
+        Height and width of the result in pixels.
     fill
-        Value of pixels outside the slide, 0 to 255; None refuses such a rectangle.
+        Value of pixels outside the slide, 0 to 255; None refuses rectangles that extend beyond it.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(height, width, C)``.
+        ``(height, width, C)``, 0 to 255.
 
     Raises
     ------
     RegionError
-        If the rectangle reaches out of the slide and there is no ``fill``.
+        If the rectangle extends beyond the slide and ``fill`` is None.
     ResolutionError
-        If the slide's mpp is unknown, or more than 20 % coarser.
+        If the slide's mpp is unknown, or more than 20 % coarser than ``mpp``.
     """
     scale = scale_for(image.pyramid, mpp, name=name)
     full, here = image.pyramid.extent, scale.extent
     base = image.pyramid.mpp or mpp
-    # Micrometres per pixel of what is read, along y and x.
+    # Micrometres per pixel of the result, along y and x.
     steps = base * full.height / here.height, base * full.width / here.width
     height, width = size_px
     y, x = (round(c / s - n / 2) for c, s, n in zip(centre_um, steps, size_px, strict=True))
@@ -163,8 +161,8 @@ def read_centred(
         return read_image(image, scale, y, x, height=height, width=width)
     if fill is None:
         raise RegionError(
-            f"slide {name!r}: got {width} x {height} pixels around {centre_um} um, which reach "
-            f"out of its {here} at {mpp:g} um per pixel; expected a rectangle inside, or fill="
+            f"slide {name!r}: got {width} x {height} pixels around {centre_um} um, which extend "
+            f"beyond its {here} at {mpp:g} um per pixel; expected a rectangle inside, or fill="
         )
     if bottom <= top or right <= left:
         channels = image.read(Region(level=scale.level, y=0, x=0, height=1, width=1)).shape[2:]
@@ -178,14 +176,14 @@ def read_centred(
 def read_label(
     label: Readable, extent: Extent, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
-    """Rectangle of a label map at any size of its slide, ``(height, width)`` uint8 class ids.
+    """Read a rectangle of a label map at any resolution, ``(height, width)`` uint8 class ids.
 
     Parameters
     ----------
     label
-        Covers the whole slide at its level 0.
+        Covers the whole slide.
     extent
-        Size of the slide at the wanted resolution; the rectangle is in pixels of it, inside it.
+        Size of the slide at the requested resolution; the rectangle is in its pixels, inside it.
     """
     ratio = label.pyramid.extent.height / extent.height
     level = label.pyramid.level_at_or_below(max(1.0, ratio))
@@ -207,14 +205,14 @@ def read_label(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Taps:
-    """Which source pixels make up each output pixel of one axis, and how much each counts.
+    """Source pixels and weights of each output pixel along one axis.
 
     Parameters
     ----------
     pixels
-        Source pixels, shape ``(n, taps)`` int64, ascending in each row, inside the axis.
+        Indices of source pixels, ``(n, taps)`` int64, ascending in each row.
     weights
-        Shape ``(n, taps)`` float32, whole numbers of 1/4096; each row sums to 4096.
+        Weights in units of 1/4096, ``(n, taps)`` float32 whole numbers; each row sums to 4096.
     """
 
     pixels: NDArray[np.int64]
@@ -222,28 +220,28 @@ class Taps:
 
     @property
     def count(self) -> int:
-        """Source pixels per output pixel."""
+        """Number of source pixels per output pixel."""
         return int(self.pixels.shape[1])
 
 
 def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
-    """Source pixels that are averaged into output pixels along one axis.
+    """Return the source pixels that are averaged into output pixels along one axis.
 
-    Output pixel ``i`` covers the source interval ``[i, i + 1) * full / small``; each source pixel
-    counts by the length it shares with that interval.
+    Output pixel ``i`` covers the source interval ``[i, i + 1) * full / small``; the weight of a
+    source pixel is the length of its overlap with that interval.
 
     Parameters
     ----------
     start, count
         Output pixels ``[start, start + count)``.
     full, small
-        Length of the source axis and of the output axis, in their own pixels.
+        Lengths of the source axis and the output axis, each in its own pixels.
     """
     ratio = full / small
     edges = np.arange(start, start + count) * ratio
     first = np.minimum(edges.astype(np.int64), full - 1)
     borders = first[:, None] + np.arange(math.ceil(ratio) + 2)
-    # Share of each output pixel that is before each source border: differences are the weights.
+    # Fraction of each output pixel before each source border; the differences are the weights.
     before = np.clip((borders - edges[:, None]) / ratio, 0, 1)
     before[borders >= full] = 1
     weights = np.diff(np.rint(before * _WEIGHT_STEPS), axis=1).astype(np.float32)
@@ -253,6 +251,6 @@ def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
 
 
 def _under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:
-    """Source pixels under the centres of the output pixels ``[start, start + count)``."""
+    """Return the source pixels at the centres of the output pixels ``[start, start + count)``."""
     px = np.arange(start, start + count, dtype=np.int64)
     return (2 * px + 1) * full // (2 * small)

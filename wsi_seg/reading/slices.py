@@ -1,4 +1,4 @@
-"""Owns slices of a volume that are slides of their own: their names, and their neighbours in z."""
+"""Owns 2.5-D reading: names of volume slices, and stacks of neighbouring slices."""
 
 import re
 from dataclasses import dataclass
@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
-from wsi_seg.reading.intensity import Pictured, prepared_image
+from wsi_seg.reading.intensity import SlideSource, prepared_image
 from wsi_seg.reading.readable import Readable, destination
 
-# Name of the slide that a slice of a volume becomes, with its z.
+# Name of the slide of one slice of a volume.
 SLICE_NAME = re.compile(r"(?P<volume>.+)_z(?P<z>\d{4,})")
 
 
 def volume_of(slide: str) -> str | None:
-    """Name of the volume that a slide is a slice of; None where it is of none.
+    """Return the name of the volume that a slide is a slice of; None for other slides.
 
     Examples
     --------
@@ -29,36 +29,36 @@ def volume_of(slide: str) -> str | None:
     return None if match is None else match["volume"]
 
 
-class SliceStore(Pictured, Protocol):
-    """What is needed of the store of a slice."""
+class SliceStore(SlideSource, Protocol):
+    """The part of a slice's store that context slices need."""
 
     @property
     def slice_mm(self) -> float | None:
-        """Millimetres to the next slice; None where unknown."""
+        """Distance of the volume's slices in mm; None if unknown."""
 
     def sibling(self, name: str) -> "SliceStore | None":
-        """Another slide of the same collection."""
+        """Open another slide of the same collection; None if there is none of this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceStack:
-    """A slice of a volume and its neighbours, read as the channels of one image.
+    """A slice of a volume and its neighbours, read as channels of one image.
 
     Parameters
     ----------
     slices
-        In the order of z, an odd number; the one in the middle gives the pyramid.
+        An odd number of slices in z order; the middle one defines the pyramid.
     """
 
     slices: tuple[Readable, ...]
 
     @property
     def pyramid(self) -> Pyramid:
-        """Levels of the slice in the middle."""
+        """Pyramid of the middle slice."""
         return self.slices[len(self.slices) // 2].pyramid
 
     def chunk(self, level: int) -> Extent:
-        """Size of what is decoded at a time, of one level."""
+        """Return the size of a chunk."""
         return self.slices[len(self.slices) // 2].chunk(level)
 
     def read(
@@ -67,7 +67,7 @@ class SliceStack:
         """Read a region of all slices, ``(H, W, slices)`` uint8 grey; see `Multiscale.read`."""
         filled = destination((region.height, region.width, len(self.slices)), out)
         for channel, one in enumerate(self.slices):
-            # Grey is stored as RGB with three equal channels.
+            # Grey is stored as RGB with equal channels.
             filled[..., channel] = one.read(region, cached=cached)[..., 0]
         return filled
 
@@ -78,31 +78,31 @@ def context_stack(
     step_mm: float | None = None,
     intensity: IntensityConfig = IntensityConfig(),  # noqa: B008 (frozen)
 ) -> SliceStack:
-    """Open a slice with ``count`` slices on either side; past the ends the last one is repeated.
+    """Open a slice with ``count`` slices on each side; at the ends, the last slice is repeated.
 
     Parameters
     ----------
     store
-        The slice in the middle.
+        The middle slice.
     count
-        Slices on either side.
+        Number of slices on each side.
     step_mm
-        From one to the next in mm, whatever the volume's own distance; the nearest slices are
-        taken. None takes the neighbours as they are.
+        Distance from one slice to the next in mm; the nearest slices of the volume are used.
+        None uses consecutive slices.
     intensity
-        How the values of each slice are changed.
+        Intensity normalisation of each slice.
 
     Raises
     ------
     StoreError
-        If the slide is not a slice of a volume, a slice has another size, or the distance of the
-        volume's slices is not known and needed.
+        If the slide is not a slice of a volume, slices differ in size, or ``step_mm`` is given and
+        the distance of the volume's slices is unknown.
     """
     name = SLICE_NAME.fullmatch(store.name)
     if name is None:
         raise StoreError(
-            f"slide {store.name!r} is not a slice of a volume (expected a name like ct_z0012), and "
-            f"the model sees {count} slices on either side"
+            f"slide {store.name!r} is not a slice of a volume; expected a name like ct_z0012, "
+            f"because the model uses {count} slices on each side"
         )
     offsets, z = _offsets(store, count, step_mm), int(name["z"])
     middle = prepared_image(store, intensity)
@@ -119,15 +119,15 @@ def context_stack(
 
 
 def _offsets(store: SliceStore, count: int, step_mm: float | None) -> list[int]:
-    """Slices from the middle one to each on a side."""
+    """Return the distance of each context slice on a side from the middle one, in slices."""
     if step_mm is None:
         return list(range(1, count + 1))
     if store.slice_mm is None:
         raise StoreError(
-            f"slide {store.name!r}: the distance of its slices is not known, and the model sees "
+            f"slide {store.name!r}: the distance of its slices is unknown, and the model uses "
             f"slices {step_mm:g} mm apart; tile the volume again"
         )
-    # Halves go outwards, so that no two of a side are one slice where they need not be.
+    # Halves are rounded outwards, so that no slice is used twice without need.
     return [int(number * step_mm / store.slice_mm + 0.5) for number in range(1, count + 1)]
 
 
@@ -139,7 +139,7 @@ def _slice(store: SliceStore, name: str) -> SliceStore | None:
     here, there = store.image.pyramid.extent, found.image.pyramid.extent
     if there != here:
         raise StoreError(
-            f"slices of one volume differ: {name} has {there}, {store.name} has {here}; tile the "
-            "volume again"
+            f"got slices of one volume of different size: {name} has {there}, {store.name} has "
+            f"{here}; tile the volume again"
         )
     return found

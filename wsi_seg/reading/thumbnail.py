@@ -1,4 +1,4 @@
-"""Owns the picture of a whole slide: one level, area-averaged to a size, read band by band."""
+"""Owns thumbnails: one level of a slide, area-averaged to a size, read band by band."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -9,35 +9,34 @@ from PIL import Image
 
 from wsi_seg.geometry import Extent, Pyramid, Region
 
-# A slide with few levels must not be in memory at a fine one: at most this many pixels a band.
+# Pixels per band: bounds memory for slides that have only fine levels.
 _BAND_PX = 2**23
 
 
 def thumbnail_extent(full: Extent, longest_px: int) -> Extent:
-    """Size of a picture whose longer side is at most ``longest_px``; never larger than full."""
+    """Return the size whose longer side is at most ``longest_px``; never larger than ``full``."""
     return full.scaled(max(1.0, max(full.height, full.width) / longest_px))
 
 
 def area_averaged(
     pyramid: Pyramid, read: Callable[[Region], NDArray[np.uint8]], size: Extent
 ) -> NDArray[np.uint8]:
-    """Whole image at a size no larger than its level 0, ``(H, W, 3)`` uint8 RGB.
+    """Return the whole image at a size no larger than level 0, ``(H, W, 3)`` uint8 RGB.
 
-    Reads the coarsest level that is still as fine as the size; memory depends on the size and
-    the width of that level.
+    Reads the coarsest level that is at least as fine as ``size``. Memory is bounded by ``size`` and
+    one band of that level.
 
     Parameters
     ----------
     pyramid
-        Levels of the image.
+        Pyramid of the image.
     read
-        Reads a region, ``(H, W, 3)`` uint8.
+        Reads a region as ``(H, W, 3)`` uint8.
     size
-        Size of the picture.
+        Size of the result.
     """
     full = pyramid.extent
-    wanted = max(full.height / size.height, full.width / size.width)
-    level = pyramid.level_at_or_below(wanted)
+    level = pyramid.level_at_or_below(max(full.height / size.height, full.width / size.width))
     extent = pyramid.extents[level]
     pixels = np.empty((size.height, size.width, 3), dtype=np.uint8)
     bands = min(size.height, -(-extent.area // _BAND_PX))

@@ -1,6 +1,6 @@
-"""Owns how a model looks at slides: at which resolution, resized or not, with which context slices.
+"""Owns the input geometry of a model: resolution, resizing, and context slices.
 
-Training and inference look through the same view, so a model meets at inference what it learned.
+Training and inference use the same view, so that a model sees the same pixels in both.
 """
 
 from dataclasses import dataclass
@@ -19,28 +19,28 @@ _RGB = 3
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """How a model looks at slides.
+    """How slides are read as input of a model.
 
     Parameters
     ----------
     mpp
-        Micrometres per pixel; None for pixels of level 0 as they are.
+        Micrometres per pixel; None for level 0 as stored.
     resize
-        Resize each slide, whatever its size, to the square that the model sees, or to
-        ``resize_px``: ``stretch`` fills it and changes the aspect, ``pad`` puts the whole slide
-        inside and mirrors the rest, ``crop`` fills it, and what is longer stays. Several tiles
-        cover what is larger than one. None keeps the slide's resolution.
+        Resize each slide to the model's square input, or to ``resize_px``. ``stretch`` fills it and
+        changes the aspect ratio; ``pad`` fits the whole slide inside and mirrors the rest; ``crop``
+        fits the shorter side, and the longer one extends beyond it. Images larger than a tile are
+        covered by several. None keeps the resolution of ``mpp``.
     side
-        Side in pixels of that square.
+        Side of the square input in pixels.
     context_slices
-        Slices of the volume on either side that are seen with a slice. With any, each slice gives
-        one channel of grey, in the order of z; with none, a slide gives RGB.
+        Number of neighbouring slices of a volume on each side. If above 0, each slice is one grey
+        channel, in z order; if 0, the input is RGB.
     context_step_mm
-        From one of these slices to the next, see `context_stack`.
+        Distance from one of these slices to the next in mm; see `context_stack`.
     intensity
-        How grey values and colours are changed first.
+        Intensity and stain normalisation, which is applied first.
     resize_px
-        Height and width to resize to; None for that square.
+        Height and width to resize to; None for the square input.
     """
 
     mpp: float | None
@@ -53,7 +53,7 @@ class View:
 
     @classmethod
     def of(cls, recipe: Recipe) -> "View":
-        """View that a recipe trains with."""
+        """Return the view that a recipe trains with."""
         data = recipe.data
         return cls(
             recipe.mpp,
@@ -67,11 +67,11 @@ class View:
 
     @property
     def channels(self) -> int:
-        """Channels of what is seen."""
+        """Number of input channels."""
         return channels_with(self.context_slices)
 
     def scale(self, pyramid: Pyramid, *, name: str) -> Scale:
-        """Level that is read and the size it is resampled to; see `scale_for`."""
+        """Return the level to read and the size it is resampled to; see `scale_for`."""
         if self.resize is None:
             return scale_for(pyramid, self.mpp, name=name)
         full, (height, width) = pyramid.extent, self.resize_px or (self.side, self.side)
@@ -87,14 +87,14 @@ class View:
         return Scale(pyramid.level_at_or_below(max(1.0, finest)), extent)
 
     def image(self, store: SliceStore) -> Readable:
-        """Pixels of a slide as the model sees them.
+        """Return the image of a slide as model input.
 
         Raises
         ------
         StoreError
-            If neighbours are asked for and the slide is no slice of a volume, a neighbour has
-            another size, or the distance of slices is asked for and not known; or the slide has no
-            tissue mask whose outside could be painted over.
+            If context slices are requested and the slide is not a slice of a volume, slices differ
+            in size, or their distance is needed and unknown; or if pixels outside the tissue are to
+            be overwritten and the slide has no tissue mask.
         """
         count = self.context_slices
         if not count:
@@ -103,5 +103,5 @@ class View:
 
 
 def channels_with(context_slices: int) -> int:
-    """Channels that a model sees with so many slices on either side."""
+    """Return the number of input channels for a number of context slices on each side."""
     return 2 * context_slices + 1 if context_slices else _RGB

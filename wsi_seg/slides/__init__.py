@@ -1,4 +1,4 @@
-"""Owns reading slide files: open_slide asks readers of other packages, then picks by content."""
+"""Owns opening slide files: `open_slide` tries plug-in readers, then picks one by content."""
 
 from pathlib import Path
 
@@ -55,42 +55,42 @@ def open_slide(
     scene: str | None = None,
     opener: Opener | None = None,
 ) -> Slide:
-    """Open a slide or plain image, by its content.
+    """Open a slide or a plain image; the reader is chosen by the file's content.
 
-    Readers of other packages are asked first: functions ``open(path, *, mpp)`` in the entry point
-    group ``wsi_seg.readers``, which return a `Slide`, or None for files that are not theirs.
+    Plug-in readers of other packages are tried first: functions ``open(path, *, mpp)`` in the entry
+    point group ``wsi_seg.readers``, which return a `Slide`, or None for files they do not support.
 
     Parameters
     ----------
     path
-        A file; the folder of a DICOM slide or an OME-Zarr image; or a slice of a volume or of a
-        folder with a DICOM series, such as ``ct.nii.gz/z0012``.
+        A file; the folder of a DICOM slide or an OME-Zarr image; or one slice of a volume or of a
+        DICOM series folder, such as ``ct.nii.gz/z0012``.
     mpp
-        Micrometres per pixel of level 0; replaces what the file says.
+        Micrometres per pixel of level 0; overrides the file's metadata.
     window
-        Values shown as black and as white in plain DICOM images and volumes; replaces what the
-        file says.
+        Values shown as black and as white in plain DICOM images and volumes; overrides the
+        file's metadata.
     scene
-        Number, from 1, or name of the image to take from a file with several; other files have
-        only the scene 1.
+        Number (from 1) or name of the image to read from a file that holds several; other files
+        only have scene 1.
     opener
-        A reader of one's own, ``opener(path, mpp=mpp)``, in place of all others.
+        A custom reader, ``opener(path, mpp=mpp)``, used instead of all others.
 
     Returns
     -------
     Slide
-        To be closed in the end, or used in a ``with`` block.
+        Close it after use, or open it in a ``with`` block.
 
     Raises
     ------
     SlideError
-        If the file does not exist, is not a slide, or is damaged; or a reader of another package
-        fails, which is named.
+        If the file does not exist, is not a slide, or is damaged; or if a plug-in reader fails,
+        which the message names.
     UnsupportedSlideError
-        If it is a slide of a kind that is not read.
+        If the slide is of an unsupported kind.
     UndecidedSlideError
-        If only the user can say how to read it: which of its images (``scene``), or pixels of which
-        size (``mpp``).
+        If only the user can decide how to read it: which of its images (``scene``) or which pixel
+        size (``mpp``) to use.
 
     Examples
     --------
@@ -101,8 +101,8 @@ def open_slide(
     path = Path(path)
     if is_remote(path):
         raise SlideError(
-            f"{without_secrets(str(path))}: got an address; expected a file of this machine; "
-            "`wsi-seg tile` takes addresses, and others want a copy"
+            f"{without_secrets(str(path))}: got an address; expected a local file; download it, or "
+            "import it with `wsi-seg tile`, which reads addresses"
         )
     slide = opener(path, mpp=mpp) if opener else open_installed(path, mpp=mpp)
     if slide is None:
@@ -113,7 +113,7 @@ def open_slide(
 
 
 def _open_own(path: Path, mpp: float | None, window: Window | None, scene: str | None) -> Slide:
-    """Open a file by a reader of this package."""
+    """Open a file with one of this package's readers."""
     member = split_member(path)
     if member is None and path.is_dir() and is_zarr(path):
         from wsi_seg.slides.omezarr import OmeZarrSlide
@@ -135,7 +135,7 @@ def _open_own(path: Path, mpp: float | None, window: Window | None, scene: str |
 
 
 def _one_scene(path: Path, scene: str | None) -> SlideError:
-    return SlideError(f"{path}: got --scene {scene}; expected 1, for it holds one image")
+    return SlideError(f"{path}: got --scene {scene}; expected 1, because it holds one image")
 
 
 def _head(path: Path) -> bytes:
@@ -179,7 +179,7 @@ def _open_member(whole: Path, z: int, *, mpp: float | None, window: Window | Non
 
 
 def _open_tiff(path: Path, mpp: float | None, scene: str | None) -> Slide:
-    """Open a TIFF by ourselves, or through OpenSlide where it is of a kind only that reads."""
+    """Open a TIFF with this package's reader; fall back to OpenSlide for kinds only it reads."""
     from wsi_seg.slides.tiff import TiffSlide
 
     try:

@@ -1,4 +1,4 @@
-"""Owns telling red, green and blue from other channels, by their names and their number."""
+"""Owns distinguishing red, green and blue from other channels, by names and number."""
 
 import logging
 import re
@@ -14,7 +14,7 @@ _COLOURS = (
     {"g", "green"},
     {"b", "blue"},
 )
-# Names that programs give where nobody named anything.
+# Default names that programs give to channels.
 _NUMBERED = re.compile(r"|(channel|ch|c)?[ :_-]*[0-9:]+", re.IGNORECASE)
 _HEX = ("FF0000", "00FF00", "0000FF")
 
@@ -22,8 +22,8 @@ _HEX = ("FF0000", "00FF00", "0000FF")
 def require_colours(path: Path, count: int, names: Sequence[str], *, bits: int) -> None:
     """Refuse channels that are not red, green and blue.
 
-    Three channels without names are taken as colours where they have 8 bits, with a warning:
-    cameras on fluorescence microscopes store more.
+    Three 8-bit channels without names are treated as colours, with a warning: cameras of
+    fluorescence microscopes store more bits.
 
     Parameters
     ----------
@@ -32,29 +32,29 @@ def require_colours(path: Path, count: int, names: Sequence[str], *, bits: int) 
     count
         Number of channels.
     names
-        Their names; empty strings, or nothing, where they have none.
+        Their names; empty strings, or an empty sequence, if they have no names.
     bits
-        Of a sample.
+        Bits per sample.
 
     Raises
     ------
     UnsupportedSlideError
-        If they are not colours; it names them.
+        If the channels are not colours; the message names them.
     """
     if count == 3 and are_colours(names):
         return
     if count == 3 and bits == 8 and not any(map(is_named, names)):
-        logger.warning("%s: its 3 grey channels are taken as red, green and blue", path)
+        logger.warning("%s: its 3 unnamed channels are read as red, green and blue", path)
         return
     listed = f" ({', '.join(names)})" if any(names) else ""
     raise UnsupportedSlideError(
         f"{path}: got {count} channels{listed} of {bits} bits; expected grey or RGB; save one of "
-        "them, or a picture in colour"
+        "them, or an RGB image"
     )
 
 
 def are_colours(names: Sequence[str]) -> bool:
-    """Whether three names say red, green and blue, in this order."""
+    """Return whether the first three names are red, green and blue, in this order."""
     found = [name.strip().lower() for name in names[:3]]
     return len(found) == 3 and all(
         name in known for name, known in zip(found, _COLOURS, strict=True)
@@ -62,26 +62,26 @@ def are_colours(names: Sequence[str]) -> bool:
 
 
 def is_named(name: str) -> bool:
-    """Whether a name says more than a number does."""
+    """Return whether a name is more than a number."""
     return _NUMBERED.fullmatch(name.strip()) is None
 
 
 def require_named_colours(path: Path, names: Sequence[str], colours: Sequence[str]) -> None:
-    """Refuse three or four channels whose names, or colours, are not those of RGB.
+    """Refuse three or four channels whose names or colours are not red, green and blue.
 
     Parameters
     ----------
     path
         The file, for messages.
     names
-        Names of the channels as the file gives them; a fourth one may be alpha.
+        Names of the channels in the file; the fourth may be alpha.
     colours
-        Their colours as hex digits; they count where there are no names.
+        Their colours as hex digits, used if there are no names.
 
     Raises
     ------
     UnsupportedSlideError
-        If they are not colours; it names them.
+        If the channels are not colours; the message names them.
     """
     named = any(map(is_named, names))
     shown = [colour.upper().lstrip("#")[:6] for colour in colours[:3]]
@@ -97,5 +97,5 @@ def require_named_colours(path: Path, names: Sequence[str], colours: Sequence[st
         listed = ", ".join(shown if odd else names)
         raise UnsupportedSlideError(
             f"{path}: got the channels {listed}; expected red, green and blue; save one of them, "
-            "or a picture in colour"
+            "or an RGB image"
         )

@@ -1,4 +1,4 @@
-"""Owns turning stored samples into RGB: grey, palette, 16 bit, YCbCr, alpha, CIELAB."""
+"""Owns converting stored samples to RGB: grey, palette, 16-bit, YCbCr, alpha, CIELAB."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ Model = Literal["rgb", "grey", "white-is-zero", "palette", "ycbcr"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Colour:
-    """What the samples of a slide mean.
+    """Interpretation of a slide's samples as colours.
 
     Parameters
     ----------
     model
         Colour model of the samples.
     bits
-        Significant bits of a sample; the full range is scaled to 0 to 255.
+        Significant bits per sample; the full range is scaled to 0 to 255.
     palette
         ``(N, 3)`` uint8 for the model ``palette``.
     alpha
-        Number of the sample that is 0 where a pixel is clear: there it becomes white, as glass is.
+        Index of the alpha sample; pixels where it is 0 become white, like glass.
     """
 
     model: Model
@@ -32,7 +32,7 @@ class Colour:
     alpha: int | None = None
 
     def to_rgb(self, samples: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Convert samples to RGB; alpha above 0 and other extra samples are left out.
+        """Convert samples to RGB; alpha above 0 and other extra samples are ignored.
 
         Parameters
         ----------
@@ -42,7 +42,7 @@ class Colour:
         Returns
         -------
         NDArray[np.uint8]
-            ``(H, W, 3)``.
+            ``(H, W, 3)``, 0 to 255.
         """
         pixels = self._opaque(samples)
         if self.alpha is not None:
@@ -52,7 +52,7 @@ class Colour:
         return pixels
 
     def blank(self, samples: int) -> NDArray[np.generic]:
-        """Give the samples of a white pixel, ``(samples,)``; of a palette, its lightest colour."""
+        """Return the samples of a white, or the lightest, pixel, ``(samples,)`` uint16."""
         full = (1 << self.bits) - 1
         values = np.full(samples, full, np.uint16)
         if self.model == "palette" and self.palette is not None:
@@ -84,14 +84,14 @@ class Colour:
 
 
 def ycbcr_to_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Convert full-range YCbCr to RGB, by the formula of JFIF 1.02 (ITU-R BT.601)."""
+    """Convert full-range YCbCr to RGB, ``(H, W, 3)`` uint8, as in JFIF 1.02 (ITU-R BT.601)."""
     y, cb, cr = (pixels[:, :, i].astype(np.float32) for i in range(3))
     cb, cr = cb - 128, cr - 128
     rgb = np.stack([y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=2)
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
 
-# CIELAB of DICOM and ICC is relative to the white D50; sRGB to D65 (matrix after Bradford).
+# CIELAB in DICOM and ICC has white point D50; sRGB has D65 (Bradford-adapted matrix).
 _D50 = np.array([0.9642, 1.0, 0.8249])
 _SRGB_OF_D50 = np.array(
     [[3.1339, -1.6169, -0.4906], [-0.9785, 1.9160, 0.0333], [0.0720, -0.2290, 1.4057]]
@@ -99,7 +99,7 @@ _SRGB_OF_D50 = np.array(
 
 
 def cielab_to_rgb(values: Sequence[int]) -> NDArray[np.uint8]:
-    """Convert a colour as DICOM writes CIELAB, three numbers of 0 to 65,535, to RGB, ``(3,)``.
+    """Convert DICOM's CIELAB, three numbers from 0 to 65,535, to RGB, ``(3,)`` uint8.
 
     See DICOM PS3.3 C.10.7.1.1.
     """

@@ -1,4 +1,4 @@
-"""Owns naming files that are known and are not slides, such as archives, by how they begin."""
+"""Owns magic numbers: of DICOM, and of files that are not slides, such as archives."""
 
 import zipfile
 from pathlib import Path
@@ -15,8 +15,14 @@ _KNOWN = (
 _ZARR_METADATA = {".zattrs", ".zgroup", "zarr.json"}
 
 
+def is_dicom(path: Path) -> bool:
+    """Return whether a file has DICOM's magic number."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
 def known_container(path: Path, head: bytes) -> str:
-    """Tell what a file is, and what to do with it, as the end of a sentence; empty if not known.
+    """Return what a file is and what to do with it, as the end of a message; empty if unknown.
 
     Parameters
     ----------

@@ -1,9 +1,9 @@
-"""Owns DICOM slides: whole-slide microscopy in tiles, and plain images (CR, DX, CT, US ...).
+"""Owns reading DICOM slides: tiled whole-slide microscopy, and plain images (CR, DX, CT, US ...).
 
-Grey images become uint8 in one documented way: stored samples, rescale slope and intercept, then
-the window the caller asks for, else the file's first window (linear, DICOM PS3.3 C.11.2.1.2.1),
-else Hounsfield units from -1,200 to 600 for CT, else the full range of the stored bits; last,
-MONOCHROME1 is inverted. Tables (VOI LUT) are not applied.
+Grey images are converted to uint8 in these steps: rescale slope and intercept; then the window that
+the caller gives, else the file's first window (linear, DICOM PS3.3 C.11.2.1.2.1), else -1,200 to
+600 Hounsfield units for CT, else the full range of the stored bits; last, MONOCHROME1 is inverted.
+Lookup tables (VOI LUT) are not applied.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.dicom_levels import colour_of, frame_streams, read_levels
 from wsi_seg.slides.instances import Instance, read_instance, translate_dicom_errors
 from wsi_seg.slides.picture import SingleLevelSlide
-from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, spacing_resolution
+from wsi_seg.slides.resolution import UNKNOWN, Resolution, choose_resolution, spacing_resolution
 from wsi_seg.slides.series import levels_of_series, slice_distance, slice_file
 from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, member_path, slide_name
 from wsi_seg.slides.tiles import paste
@@ -28,23 +28,23 @@ from wsi_seg.slides.window import HOUNSFIELD, Window, grey_rgb
 
 
 def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = None) -> Slide:
-    """Open a DICOM file: a whole slide with the other levels next to it, or one plain image.
+    """Open a DICOM file: a whole slide with all levels of its series, or one plain image.
 
     Parameters
     ----------
     path
         A file, or a folder that holds the files of one slide.
     mpp
-        Micrometres per pixel of level 0 that replace what the file says.
+        Micrometres per pixel of level 0; overrides the file's metadata.
     window
-        Values shown as black and white, after rescaling; grey images only.
+        Values shown as black and as white, after rescaling; grey images only.
 
     Raises
     ------
     SlideError
         If it is not DICOM, or is damaged.
     UnsupportedSlideError
-        If it is of a kind that is not read.
+        If it is of an unsupported kind.
     """
     files = levels_of_series(path)
     if files:
@@ -55,7 +55,7 @@ def open_dicom(path: Path, *, mpp: float | None = None, window: Window | None = 
 def open_dicom_slice(
     folder: Path, z: int, *, mpp: float | None = None, window: Window | None = None
 ) -> Slide:
-    """Open one slice of the series in a folder; slices are counted by their position.
+    """Open slice ``z`` of the series in a folder; slices are ordered by position.
 
     See `open_dicom`.
     """
@@ -75,12 +75,12 @@ def _open_plain(
         )
     with translate_dicom_errors(path):
         found = _plain_resolution(instance.header)
-        _plain_window(instance, window)  # what is wrong with it is said now
+        _plain_window(instance, window)  # raises for an unusable one
     return SingleLevelSlide(
         named,
         "dicom",
         extent=instance.frame,
-        resolution=chosen(mpp, found, path, microscope=False),
+        resolution=choose_resolution(mpp, found, path, microscope=False),
         decode=partial(_decode_plain, path, window),
     )
 
@@ -88,24 +88,24 @@ def _open_plain(
 class DicomSlide(Slide):
     """A whole slide in DICOM files, one or more per level; see `wsi_seg.slides.Slide`.
 
-    Labels, overviews and thumbnails of the series are never taken. Only the frames that a region
-    touches are read.
+    Labels, overviews and thumbnails of the series are never read. Reading a region decodes only the
+    frames that it intersects.
 
     Parameters
     ----------
     path
-        What was opened: a file or a folder.
+        The path that was opened: a file or a folder.
     files
-        The files with levels of this slide.
+        The files with the levels of this slide.
     mpp
-        Micrometres per pixel of level 0 that replace what the files say.
+        Micrometres per pixel of level 0; overrides the metadata.
 
     Raises
     ------
     SlideError
         If a file is damaged.
     UnsupportedSlideError
-        If frames are not placed on a grid, or show several focal planes or channels.
+        If frames are not on a grid, or have several focal planes or channels.
     """
 
     format = "dicom"
@@ -117,14 +117,14 @@ class DicomSlide(Slide):
         instances = [read_instance(file) for file in files]
         self._levels = read_levels(instances)
         base = self._levels[0].instances[0]
-        with translate_dicom_errors(base.path):  # the folder may hold many
-            found = chosen(mpp, _tiled_resolution(base.header), base.path)
+        with translate_dicom_errors(base.path):  # names the file, not the folder
+            found = choose_resolution(mpp, _tiled_resolution(base.header), base.path)
             self.mpp_source = found.source
             self.pyramid = Pyramid(tuple(level.extent for level in self._levels), found.mpp)
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(region.level)  # raises for a level that does not exist
         level = self._levels[region.level]
         require_inside(region, level.extent, self.name)
         out = np.empty((region.height, region.width, 3), np.uint8)
@@ -132,7 +132,7 @@ class DicomSlide(Slide):
         tile = level.tile
         for row in range(region.y // tile.height, -(-region.y_end // tile.height)):
             for column in range(region.x // tile.width, -(-region.x_end // tile.width)):
-                file, frame = level.places[row, column]
+                file, frame = level.cells[row, column]
                 if file < 0:
                     continue
                 instance = level.instances[file]
@@ -141,15 +141,15 @@ class DicomSlide(Slide):
         return out
 
     def streams(self, level: int) -> TileStreams | NotCopyable:
-        """Offer the frames of a level; see `wsi_seg.slides.Slide.streams`."""
+        """Return the frames of a level; see `wsi_seg.slides.Slide.streams`."""
         return frame_streams(self._levels[level])
 
     def native_block(self, level: int) -> Extent:
-        """Size of a frame."""
+        """Return the size of a frame."""
         return self._levels[level].tile
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is kept open."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._files, self._override)
@@ -173,7 +173,7 @@ def _tiled_resolution(header: Any) -> Resolution:  # noqa: ANN401 (pydicom's typ
 
 
 def _plain_resolution(header: Any) -> Resolution:  # noqa: ANN401 (pydicom's type)
-    """Spacing in the patient if it was calibrated, else at the detector."""
+    """Return the calibrated spacing in the patient if stated, else that at the detector."""
     for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         spacing = header.get(name)
         if spacing:
@@ -198,14 +198,14 @@ def _rescale(instance: Instance) -> tuple[float, float]:
     header = instance.header
     if "ModalityLUTSequence" in header:
         raise UnsupportedSlideError(
-            f"{instance.path}: got values behind a modality table; expected a rescale slope"
+            f"{instance.path}: got a modality lookup table; expected a rescale slope; convert it"
         )
     slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
     return float(1 if slope is None else slope), float(0 if intercept is None else intercept)
 
 
 def _plain_window(instance: Instance, window: Window | None) -> Window:
-    """Choose black and white; the rule is at the top of this module."""
+    """Choose the intensity window by the rule in the module docstring."""
     if window is not None or instance.samples.per_pixel == 3:
         return window or Window(0, 255)
     header = instance.header
@@ -219,12 +219,12 @@ def _plain_window(instance: Instance, window: Window | None) -> Window:
     low, high = sorted(value * slope + intercept for value in instance.samples.full_range)
     if not low < high:
         raise SlideError(
-            f"{instance.path}: got a rescale slope of {slope}; expected another than 0"
+            f"{instance.path}: got a rescale slope of {slope}; expected a value other than 0"
         )
     return Window(low, high)
 
 
-def _first(value: Any) -> float | None:  # noqa: ANN401 (one number or several, or None)
+def _first(value: Any) -> float | None:  # noqa: ANN401 (a number, several, or None)
     if value is None:
         return None
     try:

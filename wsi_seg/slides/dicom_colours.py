@@ -1,7 +1,7 @@
-"""Owns which colours of DICOM frames are read: every pair of a compression and an interpretation.
+"""Owns which colours of DICOM frames are supported, by compression and photometric interpretation.
 
-Some codecs turn luminance and chroma into RGB themselves, others give them as they are stored; the
-table says for each pair who does it. Pairs that are not in it are refused.
+Some codecs convert YCbCr to RGB themselves, others return the stored components; the table states
+for each pair which of the two converts. Pairs that are not in the table are refused.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from wsi_seg.codestreams.headers import jpeg2k_transforms
 from wsi_seg.codestreams.streams import jpeg_colours_unmarked
 
 Family = Literal["plain", "rle", "jpeg", "lossless jpeg", "jpeg-ls", "jpeg 2000"]
-By = Literal["nobody", "codec", "us", "codec or us"]
+By = Literal["nobody", "codec", "reader", "codec or reader"]
 
 _NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2")
 _SYNTAXES: dict[Family, tuple[str, ...]] = {
@@ -25,28 +25,28 @@ _SYNTAXES: dict[Family, tuple[str, ...]] = {
 FAMILIES: dict[str, Family] = {
     syntax: family for family, syntaxes in _SYNTAXES.items() for syntax in syntaxes
 }
-"""Compression of each transfer syntax that is read."""
+"""Compression of each supported transfer syntax."""
 
 _SAME: dict[str, By] = {"MONOCHROME1": "nobody", "MONOCHROME2": "nobody", "RGB": "nobody"}
 _YBR: tuple[str, ...] = ("YBR_FULL", "YBR_FULL_422")
 
 CONVERTED: dict[Family, dict[str, By]] = {
-    "plain": _SAME | {"YBR_FULL": "us"},
-    "rle": _SAME | {"YBR_FULL": "us"},
-    # Where the stream is marked, its mark counts, whatever the header says.
+    "plain": _SAME | {"YBR_FULL": "reader"},
+    "rle": _SAME | {"YBR_FULL": "reader"},
+    # Markers in the stream take precedence over the header.
     "jpeg": _SAME | dict.fromkeys(_YBR, "codec"),
-    "lossless jpeg": _SAME | dict.fromkeys(_YBR, "us"),
-    "jpeg-ls": _SAME | dict.fromkeys(_YBR, "us"),
-    # The codec does it where the stream was made by its own transform.
+    "lossless jpeg": _SAME | dict.fromkeys(_YBR, "reader"),
+    "jpeg-ls": _SAME | dict.fromkeys(_YBR, "reader"),
+    # The codec converts if the stream uses JPEG 2000's multiple component transform.
     "jpeg 2000": _SAME
-    | dict.fromkeys(_YBR, "codec or us")
+    | dict.fromkeys(_YBR, "codec or reader")
     | {"YBR_ICT": "codec", "YBR_RCT": "codec"},
 }
-"""Who turns frames into RGB, by compression and photometric interpretation."""
+"""Which of codec and reader converts frames to RGB, by compression and interpretation."""
 
 
-def is_read(family: Family, colours: str, *, samples: int, stored: int) -> bool:
-    """Whether frames of this kind are read.
+def is_supported(family: Family, colours: str, *, samples: int, stored: int) -> bool:
+    """Return whether frames of this kind are supported.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def is_read(family: Family, colours: str, *, samples: int, stored: int) -> bool:
     samples
         Samples per pixel.
     stored
-        Bits of a sample that count; chroma is read with 8.
+        Bits stored per sample; YCbCr must have 8.
     """
     by = CONVERTED[family].get(colours)
     grey = colours.startswith("MONOCHROME")
@@ -67,11 +67,11 @@ def is_read(family: Family, colours: str, *, samples: int, stored: int) -> bool:
 
 
 def needs_conversion(family: Family, colours: str, stream: bytes) -> bool:
-    """Whether what the codec gives is luminance and chroma still."""
+    """Return whether the codec's output is YCbCr."""
     by = CONVERTED[family].get(colours)
-    return by == "us" or (by == "codec or us" and not jpeg2k_transforms(stream))
+    return by == "reader" or (by == "codec or reader" and not jpeg2k_transforms(stream))
 
 
 def states_rgb(family: Family, colours: str, stream: bytes) -> bool:
-    """Whether the header alone says that the components of JPEG are RGB, its stream nothing."""
+    """Return whether JPEG components are RGB by the header, with no marker in the stream."""
     return family == "jpeg" and colours == "RGB" and jpeg_colours_unmarked(stream)

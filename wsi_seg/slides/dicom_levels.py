@@ -1,4 +1,4 @@
-"""Owns one level of a DICOM slide: which frame of which file is where, and whether to copy them."""
+"""Owns the levels of a DICOM slide: the frame at each grid cell, and whether frames are copied."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,27 +16,28 @@ from wsi_seg.slides.dicom_colours import FAMILIES, Family, needs_conversion, sta
 from wsi_seg.slides.instances import Instance, Samples, translate_dicom_errors
 from wsi_seg.slides.slide import NotCopyable, TileStreams
 
-# How frames are compressed that are copied. Uncompressed ones take less room as we encode them.
+# Compressions of frames that are copied. Uncompressed frames become smaller when we encode them.
 _COPIED: dict[Family, StreamKind] = {"jpeg": "jpeg", "jpeg 2000": "jpeg2k"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class DicomLevel:
-    """One level: its files, and which frame of which file is at each place of the grid.
+    """One level: its files, and the frame at each cell of the tile grid.
 
-    ``places`` is ``(rows, columns, 2)``: number of the file, -1 where there is none, and frame.
-    ``absent`` is the colour where there is none, ``(3,)``: what the file states, else white.
+    ``cells`` is ``(rows, columns, 2)`` int64: the number of the file (-1 where no frame is stored)
+    and of the frame in it. ``absent`` is the RGB colour of cells without a frame, ``(3,)`` uint8:
+    the value the file states, or white.
     """
 
     extent: Extent
     tile: Extent
     instances: tuple[Instance, ...]
-    places: NDArray[np.int64]
+    cells: NDArray[np.int64]
     absent: NDArray[np.uint8]
 
 
 def read_levels(instances: Sequence[Instance]) -> tuple[DicomLevel, ...]:
-    """Join the parts of each level; finest level first."""
+    """Combine the files of each level; finest level first."""
     parts: dict[tuple[int, int], list[Instance]] = {}
     for instance in instances:
         with translate_dicom_errors(instance.path):
@@ -69,7 +70,7 @@ def _level(extent: Extent, instances: Sequence[Instance]) -> DicomLevel:
     grid = -(-extent.height // first.frame.height), -(-extent.width // first.frame.width)
     if grid[0] * grid[1] > limits().tiles:
         raise SlideError(f"{first.path}: got {grid[0] * grid[1]} tiles; {advice('tiles')}")
-    places = np.full((*grid, 2), -1, np.int64)
+    level = np.full((*grid, 2), -1, np.int64)
     for number, instance in enumerate(instances):
         if instance.frame != first.frame:
             raise UnsupportedSlideError(
@@ -78,16 +79,16 @@ def _level(extent: Extent, instances: Sequence[Instance]) -> DicomLevel:
             )
         with translate_dicom_errors(instance.path):
             cells = _cells(instance, grid)
-        if (places[cells[:, 0], cells[:, 1], 0] >= 0).any() or len(np.unique(cells, axis=0)) < len(
+        if (level[cells[:, 0], cells[:, 1], 0] >= 0).any() or len(np.unique(cells, axis=0)) < len(
             cells
         ):
             raise UnsupportedSlideError(
-                f"{instance.path}: got two frames for one place of the level of {extent}; expected "
-                "one; keep one slide per series"
+                f"{instance.path}: got two frames at one position in the level of {extent}; "
+                "expected one; keep one slide per series"
             )
-        places[cells[:, 0], cells[:, 1], 0] = number
-        places[cells[:, 0], cells[:, 1], 1] = np.arange(len(cells))
-    return DicomLevel(extent, first.frame, tuple(instances), places, _absent(first.header))
+        level[cells[:, 0], cells[:, 1], 0] = number
+        level[cells[:, 0], cells[:, 1], 1] = np.arange(len(cells))
+    return DicomLevel(extent, first.frame, tuple(instances), level, _absent(first.header))
 
 
 def _absent(header: Any) -> NDArray[np.uint8]:  # noqa: ANN401 (pydicom's type)
@@ -98,7 +99,7 @@ def _absent(header: Any) -> NDArray[np.uint8]:  # noqa: ANN401 (pydicom's type)
 
 
 def _cells(instance: Instance, grid: tuple[int, int]) -> NDArray[np.int64]:
-    """Row and column in the grid of each frame, ``(frames, 2)``."""
+    """Return the grid row and column of each frame, ``(frames, 2)`` int64."""
     header, frames = instance.header, len(instance.starts)
     if header.get("DimensionOrganizationType") == "TILED_FULL":
         first = int(header.get("ConcatenationFrameOffsetNumber", 0))
@@ -108,7 +109,7 @@ def _cells(instance: Instance, grid: tuple[int, int]) -> NDArray[np.int64]:
         cells = _stated_cells(instance)
     if frames and ((cells < 0) | (cells >= np.array(grid))).any():
         raise SlideError(
-            f"{instance.path}: has frames outside of its {grid[0]} x {grid[1]} tiles (rows x "
+            f"{instance.path}: has frames outside its {grid[0]} x {grid[1]} tiles (rows x "
             "columns); the file is damaged"
         )
     return cells.astype(np.int64)
@@ -118,8 +119,8 @@ def _stated_cells(instance: Instance) -> NDArray[np.int64]:
     groups = instance.header.get("PerFrameFunctionalGroupsSequence")
     if not groups or "PlanePositionSlideSequence" not in groups[0]:
         raise UnsupportedSlideError(
-            f"{instance.path}: does not say where its frames are (neither TILED_FULL nor a "
-            "position per frame); export it again with positions"
+            f"{instance.path}: does not state the positions of its frames (neither TILED_FULL nor "
+            "a position per frame); export it again with positions"
         )
     if len(groups) != len(instance.starts):
         raise SlideError(
@@ -129,8 +130,8 @@ def _stated_cells(instance: Instance) -> NDArray[np.int64]:
     positions = [group.PlanePositionSlideSequence[0] for group in groups]
     corners = np.array(
         [
-            (place.RowPositionInTotalImagePixelMatrix, place.ColumnPositionInTotalImagePixelMatrix)
-            for place in positions
+            (plane.RowPositionInTotalImagePixelMatrix, plane.ColumnPositionInTotalImagePixelMatrix)
+            for plane in positions
         ],
         dtype=np.int64,
     )
@@ -144,7 +145,7 @@ def _stated_cells(instance: Instance) -> NDArray[np.int64]:
 
 
 def colour_of(instance: Instance) -> Colour:
-    """Give what the stored samples of a file mean."""
+    """Return the colour model of a file's stored samples."""
     samples = instance.samples
     if samples.colours == "MONOCHROME1":
         return Colour("white-is-zero", samples.stored)
@@ -152,13 +153,13 @@ def colour_of(instance: Instance) -> Colour:
 
 
 def frame_streams(level: DicomLevel) -> TileStreams | NotCopyable:
-    """Offer the frames of a level, or the reason why they cannot be copied."""
+    """Return the encoded frames of a level, or the reason why they cannot be copied."""
     encoded = [_encoded(instance) for instance in level.instances]
     first = encoded[0]
-    reason = "files with frames of several kinds" if len(set(encoded)) > 1 else first.reason
-    files, frames = level.places[..., 0].ravel(), level.places[..., 1].ravel()
+    reason = "files with frames of several encodings" if len(set(encoded)) > 1 else first.reason
+    files, frames = level.cells[..., 0].ravel(), level.cells[..., 1].ravel()
     if not reason and (files < 0).any() and len(set(level.absent.tolist())) > 1:
-        reason = "frames left out that are not grey"
+        reason = "missing frames that are not grey"
     if reason:
         return NotCopyable(reason)
     offsets, sizes = np.zeros_like(files), np.zeros_like(files)
@@ -184,10 +185,10 @@ def frame_streams(level: DicomLevel) -> TileStreams | NotCopyable:
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """How the frames of a file are encoded, as its header and its first frame say.
+    """Encoding of a file's frames, read from its header and first frame.
 
-    ``converted`` says that we turn what the codec gives into RGB, ``rgb`` that JPEG has it already
-    without a mark that says so.
+    ``converted``: the codec's output must be converted to RGB. ``rgb``: JPEG components are RGB,
+    though no marker in the stream says so.
     """
 
     family: Family
@@ -197,7 +198,7 @@ class _Encoded:
 
     @property
     def reason(self) -> str:
-        """Why frames cannot be copied; empty if they can."""
+        """Reason why frames cannot be copied; empty if they can."""
         samples = self.samples
         reasons = (
             (self.family == "plain", "uncompressed frames"),

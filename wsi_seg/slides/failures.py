@@ -1,4 +1,4 @@
-"""Owns turning every way in which parsing a file fails into one SlideError that names it."""
+"""Owns translating the exceptions of parsers and decoders to a SlideError that names the file."""
 
 import struct
 import zlib
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsi_seg.errors import SlideError, WsiSegError
 
-# What parsers and decoders raise on malformed files; those of imagecodecs are RuntimeErrors. A tag
-# of a wrong type makes our own int(...) raise TypeError, and one that is absent AttributeError.
+# What parsers and decoders raise for malformed files; imagecodecs raises RuntimeErrors. A tag of
+# the wrong type makes our int(...) raise TypeError, and a missing one AttributeError.
 _MALFORMED: tuple[type[Exception], ...] = (
     ArithmeticError,
     AssertionError,
@@ -32,18 +32,18 @@ _MALFORMED: tuple[type[Exception], ...] = (
 def translate_errors(
     path: Path, what: str, expected: str, *, also: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Raise SlideError instead of whatever parsing a damaged file raises.
+    """Translate any exception raised while parsing a damaged file to SlideError.
 
     Parameters
     ----------
     path
         The file that is parsed.
     what
-        What is wrong then, as the beginning of a sentence, such as ``cannot be read as DICOM: ``.
+        Start of the message after the path, such as ``cannot be read as DICOM: ``.
     expected
         What the file should be, such as ``a readable TIFF``.
     also
-        Types of errors that a library raises besides Python's own.
+        Exception types of a library, in addition to Python's own.
     """
     malformed = _MALFORMED + also
     try:

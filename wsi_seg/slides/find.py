@@ -1,10 +1,10 @@
-"""Owns which files of a folder are slides, and which are only next to them.
+"""Owns finding the slides in folders.
 
-A folder is searched with all its subfolders. Never taken, but reported: pictures and folders whose
-names end in thumb, thumbnail, macro, label, overview, preview or mask; PNG, JPEG, BMP and WebP
-next to a scanner's slides (SVS, NDPI, MRXS ...), or next to a TIFF of the same name; labels and
-overviews of DICOM slides; Zarr groups that are not images. Files of other endings are taken where a
-reader of another package opens them. A file that is named itself is taken.
+A folder is searched with all its subfolders. Skipped, and reported: images and folders whose names
+end in thumb, thumbnail, macro, label, overview, preview or mask; PNG, JPEG, BMP and WebP files next
+to a scanner's slides (SVS, NDPI, MRXS ...) or next to a TIFF of the same name; labels and overviews
+of DICOM slides; Zarr groups that are not images. Files with other suffixes are slides if a plug-in
+reader opens them. A file that is named explicitly is never skipped.
 """
 
 import logging
@@ -17,14 +17,15 @@ from typing import cast
 
 from wsi_seg.errors import SlideError
 from wsi_seg.object_path import object_path
-from wsi_seg.slides.omezarr_images import is_ome_zarr, is_zarr, no_image
+from wsi_seg.slides.containers import is_dicom
+from wsi_seg.slides.omezarr_images import describe_group, is_ome_zarr, is_zarr
 from wsi_seg.slides.readers import may_be_read
-from wsi_seg.slides.remote import whole_files
+from wsi_seg.slides.remote import single_file_slides
 from wsi_seg.slides.slide import slide_name
 
 logger = logging.getLogger(__name__)
 
-# Formats whose files do not begin like a TIFF, or whose tiles tifffile cannot place.
+# Formats that are not TIFF files, or whose tile positions tifffile does not know.
 OPENSLIDE_SUFFIXES = {".bif", ".mrxs", ".svslide", ".vms", ".vmu"}
 DICOM_SUFFIXES = {".dcm", ".dicom"}
 VOLUME_SUFFIXES = {".mha", ".mhd", ".nii", ".nii.gz", ".nrrd"}
@@ -32,14 +33,14 @@ _SCANNER_SUFFIXES = OPENSLIDE_SUFFIXES | {".ndpi", ".scn", ".svs"}
 _TIFF_SUFFIXES = {".tif", ".tiff"}
 _PICTURE_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 _FILE_SUFFIXES = _SCANNER_SUFFIXES | _TIFF_SUFFIXES | _PICTURE_SUFFIXES
-# Files and folders in which a slide of this ending keeps its pixels.
+# Suffixes of the files and folders in which slides with this suffix keep their pixels.
 _COMPANIONS = {".mrxs": ("",), ".mhd": (".raw", ".zraw", ".RAW")}
 _ASSOCIATED = re.compile(r"(?:^|[-_. ])(thumb|thumbnail|macro|label|overview|preview|mask)s?$")
 
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A file or folder that a search did not take, and why, as the end of a sentence."""
+    """A file or folder that a search skipped, and why (the end of a sentence)."""
 
     path: Path
     reason: str
@@ -47,18 +48,18 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search took, in order of paths and of slices, and what it did not.
+    """Result of a search: slides, in order of paths and slices, and what was skipped.
 
     Parameters
     ----------
     slides
         The slides.
     skipped
-        What looks like slides and was not taken.
+        Files and folders that may be images but are not slides.
     others
-        How many other files there are of each ending.
+        Number of other files by suffix.
     roots
-        Folder that each slide was found in; none for files that are named themselves.
+        Folder that was searched, by slide found in it; explicitly named files have no entry.
     """
 
     slides: tuple[Path, ...]
@@ -70,30 +71,30 @@ class Found:
 def find_slides(paths: list[Path]) -> list[Path]:
     """List the slides among these files and in these folders; see `search_slides`.
 
-    What is skipped, and what other files there are, is logged as one warning each.
+    Skipped files and other files are each logged as one warning.
     """
     found = search_slides(paths)
-    log_left(found)
+    log_skipped(found)
     return list(found.slides)
 
 
-def log_left(found: Found) -> None:
-    """Warn of what a search left: how many, and of which kinds."""
+def log_skipped(found: Found) -> None:
+    """Warn about the files that a search skipped: how many, and of which kinds."""
     if found.others:
         kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(found.others.items()))
-        logger.warning("left out by their names: %s; name a file itself to try it", kinds)
+        logger.warning("skipped by suffix: %s; name a file explicitly to try it", kinds)
     if found.skipped:
         first = found.skipped[0]
         logger.warning(
-            "skipped %d next to the slides, such as %s (%s); name a file itself to take it",
+            "skipped %d next to the slides, such as %s (%s); name a file explicitly to use it",
             len(found.skipped), first.path, first.reason,
         )  # fmt: skip
 
 
 def search_slides(paths: list[Path]) -> Found:
-    """Find the slides among these files and, by the rule of this module, in these folders.
+    """Find the slides among these files and in these folders, by the rules of this module.
 
-    Hidden files are left out. Each z slice of a volume or of a DICOM series is a slide.
+    Hidden files are ignored. Each z slice of a volume or DICOM series is a slide.
 
     Raises
     ------
@@ -106,7 +107,7 @@ def search_slides(paths: list[Path]) -> Found:
     roots: dict[Path, Path] = {}
     for path in paths:
         if (remote := object_path(path)) is not None:
-            whole = [cast("Path", one) for one in whole_files(remote)]
+            whole = [cast("Path", one) for one in single_file_slides(remote)]
             slides += whole
             roots |= {} if whole == [path] else dict.fromkeys(whole, path)
             continue
@@ -116,7 +117,7 @@ def search_slides(paths: list[Path]) -> Found:
         inside = list(_search(path))
         taken = [item for item in inside if isinstance(item, Path)]
         skipped += (item for item in inside if isinstance(item, Skipped))
-        others.update(item.ending for item in inside if isinstance(item, _Other))
+        others.update(item.suffix for item in inside if isinstance(item, _Other))
         if not taken:
             raise SlideError(_no_slide(path, skipped, others))
         slides += taken
@@ -125,25 +126,25 @@ def search_slides(paths: list[Path]) -> Found:
 
 
 def volume_suffix(path: Path) -> str:
-    """Give the ending of a volume's file name; empty for other files."""
-    ending = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
-    return ending if ending in VOLUME_SUFFIXES else ""
+    """Return the suffix of a volume's file name; empty for other files."""
+    suffix = "".join(path.suffixes[-2:]).lower() if path.suffix == ".gz" else path.suffix.lower()
+    return suffix if suffix in VOLUME_SUFFIXES else ""
 
 
 @dataclass(frozen=True, slots=True)
 class _Other:
-    """A file that is not a slide by its name."""
+    """A file whose suffix is not that of a slide."""
 
-    ending: str
+    suffix: str
 
 
 def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
-    """Take or skip everything in a folder."""
+    """Yield everything in a folder, as slides, skipped paths and other files."""
     if is_zarr(folder):
         if is_ome_zarr(folder):
             yield folder
         else:
-            yield Skipped(folder, no_image(folder))
+            yield Skipped(folder, describe_group(folder))
         return
     try:
         inside = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -163,7 +164,7 @@ def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
     for path in inside:
         associated = _associated(path)
         if path.is_dir():
-            # Links to folders may lead in circles.
+            # Links to folders may form cycles.
             if path.name in companions:
                 continue
             reason = "a link to a folder" if path.is_symlink() else associated
@@ -175,20 +176,19 @@ def _search(folder: Path) -> Iterator[Path | Skipped | _Other]:
             else:
                 yield from _slices(path) if volume_suffix(path) else [path]
         elif path.is_file() and path.name not in companions and not _may_be_dicom(path):
-            yield path if may_be_read(path) else _Other(_ending(path))
+            yield path if may_be_read(path) else _Other(_suffix(path))
 
 
-def _ending(path: Path) -> str:
-    ending = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
-    return ending.lower() or "without an ending"
+def _suffix(path: Path) -> str:
+    suffix = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    return suffix.lower() or "without a suffix"
 
 
 def _may_be_dicom(path: Path) -> bool:
     if path.suffix:
         return path.suffix.lower() in DICOM_SUFFIXES
     try:
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
+        return is_dicom(path)
     except OSError:
         return False
 
@@ -201,12 +201,12 @@ def _take_dicom(folder: Path, files: list[Path]) -> Iterator[Path | Skipped]:
 
     series = find_series(folder, dicom)
     yield from series.slides
-    for path in series.no_levels:
+    for path in series.associated:
         yield Skipped(path, "label, overview or thumbnail of a DICOM slide")
 
 
 def _accompanies(path: Path, suffixes: set[str], tiffs: set[str]) -> str:
-    """Why a picture belongs to a slide next to it; empty if it does not."""
+    """Return why a picture belongs to a slide next to it; empty if it does not."""
     if path.suffix.lower() not in _PICTURE_SUFFIXES:
         return ""
     if suffixes & _SCANNER_SUFFIXES:
@@ -215,7 +215,7 @@ def _accompanies(path: Path, suffixes: set[str], tiffs: set[str]) -> str:
 
 
 def _associated(path: Path) -> str:
-    """Why a name is that of a picture next to a slide; empty if it is not."""
+    """Return why a name is that of an associated image or mask; empty if it is not."""
     found = _ASSOCIATED.search(slide_name(path).lower())
     return f"its name says {found.group(1)}" if found else ""
 
@@ -226,16 +226,16 @@ def _slices(volume: Path) -> list[Path]:
     try:
         return list_slices(volume)
     except SlideError:
-        return [volume]  # opening it says what is wrong
+        return [volume]  # opening it will report the error
 
 
 def _no_slide(folder: Path, skipped: list[Skipped], others: Mapping[str, int]) -> str:
     if skipped and skipped[-1].path == folder:
-        return f"{folder}: holds no slide: is {skipped[-1].reason}"
+        return f"{folder}: holds no slide: it is {skipped[-1].reason}"
     if skipped:
         return (
-            f"{folder}: holds no slide, but {len(skipped)} that are skipped, such as "
-            f"{skipped[0].path} ({skipped[0].reason}); name files themselves to take them"
+            f"{folder}: holds no slide; skipped {len(skipped)}, such as "
+            f"{skipped[0].path} ({skipped[0].reason}); name files explicitly to use them"
         )
     suffixes = sorted(_FILE_SUFFIXES | DICOM_SUFFIXES | VOLUME_SUFFIXES | {".zarr"})
     kinds = ", ".join(f"{n} {kind}" for kind, n in sorted(others.items()))

@@ -1,4 +1,4 @@
-"""Owns colours as a file's ICC profile means them: a reader that turns those of another to sRGB."""
+"""Owns ICC colour management: a slide that converts the colours of another slide to sRGB."""
 
 import hashlib
 import io
@@ -17,14 +17,14 @@ _TIFF_PROFILE = 34675
 
 
 class IccSlide(Slide):
-    """A slide whose colours are converted from its ICC profile to sRGB as they are read.
+    """A slide whose colours are converted from its ICC profile to sRGB on reading.
 
     Parameters
     ----------
     slide
-        Reads the pixels.
+        The slide to convert.
     profile
-        The profile, as `read_profile` gives it.
+        The profile, as returned by `read_profile`.
     """
 
     def __init__(self, slide: Slide, profile: bytes) -> None:
@@ -33,38 +33,38 @@ class IccSlide(Slide):
         self.pyramid, self.mpp_source = slide.pyramid, slide.mpp_source
         self.scene, self.slice_mm = slide.scene, slide.slice_mm
         self.icc = hashlib.sha256(profile).hexdigest()
-        _transform(profile, slide.path)  # a damaged one is found out here
+        _transform(profile, slide.path)  # raises for a damaged profile
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
-        """Read a region in sRGB, see `Slide.read_region`."""
+        """Read a region in sRGB; see `Slide.read_region`."""
         pixels = Image.fromarray(self._slide.read_region(region))
-        # One of its own for each call: they are not to be shared among threads.
+        # A new transform for each call: they are not thread-safe.
         ImageCms.applyTransform(pixels, _transform(self._profile, self.path), inPlace=True)
         return np.array(pixels)
 
     def streams(self, level: int) -> NotCopyable:
-        """Say that no stream can be copied: its pixels change."""
+        """Return no streams: the conversion changes the pixels."""
         del level
         return NotCopyable("its colours are converted by its ICC profile")
 
     def native_block(self, level: int) -> Extent:
-        """Size of the blocks of the file."""
+        """Return the block size of the slide that is converted."""
         return self._slide.native_block(level)
 
     def close(self) -> None:
-        """Release what the reader holds."""
+        """Close the slide that is converted."""
         self._slide.close()
 
 
 def converted(slide: Slide) -> IccSlide:
-    """Give a slide whose colours are converted by the profile in its file.
+    """Return a slide whose colours are converted to sRGB with the profile in its file.
 
     Raises
     ------
     UnsupportedSlideError
-        If its file has no profile, or one of another kind than RGB.
+        If its file has no ICC profile.
     SlideError
-        If the profile is damaged.
+        If the profile is damaged, or is not an RGB profile.
     """
     profile = read_profile(slide.path)
     if profile is None:
@@ -76,7 +76,7 @@ def converted(slide: Slide) -> IccSlide:
 
 
 def read_profile(path: Path) -> bytes | None:
-    """ICC profile of a TIFF, PNG or JPEG file; None where it has none, or is of another kind."""
+    """Return the ICC profile of a TIFF, PNG or JPEG file; None if there is none to read."""
     try:
         with tifffile.TiffFile(path) as tiff:
             tag = tiff.pages.first.tags.get(_TIFF_PROFILE)
@@ -97,6 +97,6 @@ def _transform(profile: bytes, path: Path) -> ImageCms.ImageCmsTransform:
         return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
     except (ImageCms.PyCMSError, OSError) as error:
         raise SlideError(
-            f"{path}: got an ICC profile that cannot be used ({error}); expected one of RGB; tile "
-            "it without --icc"
+            f"{path}: got an ICC profile that cannot be used ({error}); expected an RGB profile; "
+            "tile it without --icc"
         ) from error

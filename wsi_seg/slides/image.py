@@ -1,9 +1,10 @@
-"""Owns plain images (PNG, JPEG, BMP ...) as slides of one level; Pillow lives here.
+"""Owns reading plain images (PNG, JPEG, BMP ...) as single-level slides, with Pillow.
 
-How samples become RGB: grey is repeated; palettes are looked up; one bit is black and white;
-16 bit is scaled from 0 to 65,535; clear pixels (alpha 0) are white, other alpha is left out. An
-EXIF orientation is applied, so pixels are placed as viewers and annotation tools show them. JPEG
-and PNG are decoded by imagecodecs, which needs half the memory of Pillow and keeps 16-bit colour.
+Samples are converted to RGB as follows: grey is repeated; palettes are looked up; 1-bit samples
+become black and white; 16-bit samples are scaled from 0 to 65,535; transparent pixels (alpha 0)
+become white, and other alpha values are ignored. The EXIF orientation is applied, so that pixels
+are where viewers and annotation tools show them. JPEG and PNG are decoded by imagecodecs, which
+needs half the memory of Pillow and keeps 16-bit colour.
 """
 
 import warnings
@@ -16,27 +17,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from wsi_seg.codestreams.streams import jpeg_is_whole
+from wsi_seg.codestreams.streams import jpeg_is_complete
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.geometry import Extent
 from wsi_seg.slides.colour import Colour
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.orientation import upright, upright_extent
 from wsi_seg.slides.picture import SingleLevelSlide
-from wsi_seg.slides.resolution import UNKNOWN, chosen
+from wsi_seg.slides.resolution import UNKNOWN, choose_resolution
 
 _SIXTEEN_BIT = {"I;16", "I;16B", "I;16L", "I"}
-# Pillow would hand PostScript to a program, and old formats to old code.
+# Pillow would run an external program for PostScript, and unmaintained code for old formats.
 _FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "PPM")
 _ORIENTATION = 0x0112
 _BAND = 1024
-# Modes whose samples are stored as they are; palettes and single bits are left to Pillow.
+# Modes that imagecodecs decodes; Pillow handles palettes and 1-bit images.
 _DIRECT = {"L", "LA", "RGB", "RGBA", "I;16"}
 _CLEAR = {"LA", "PA", "RGBA", "RGBa", "La"}
 
 
 def open_image(path: Path, *, mpp: float | None = None) -> SingleLevelSlide:
-    """Open a plain image; such files do not state their mpp.
+    """Open a plain image; such files have no mpp metadata.
 
     Parameters
     ----------
@@ -50,7 +51,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> SingleLevelSlide:
     SlideError
         If the file is not an image that Pillow reads.
     UnsupportedSlideError
-        If it is too large to be decoded whole, CMYK, or several images.
+        If the image is too large to decode at once, is CMYK, or the file holds several images.
     """
     with _translate_errors(path), _opened(path) as image:
         kind = (image.format or "image").lower()
@@ -59,7 +60,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> SingleLevelSlide:
         extent = upright_extent(Extent(height=height, width=width), _orientation(image))
         palette = mode != "P" or image.palette is not None
     if not palette:
-        raise SlideError(f"{path}: got colours without their palette; the file is damaged")
+        raise SlideError(f"{path}: got palette colours without a palette; the file is damaged")
     if mode in {"CMYK", "LAB", "F"}:
         raise UnsupportedSlideError(f"{path}: got {mode} colours; expected grey or RGB; convert it")
     if frames > 1 and kind != "mpo":  # cameras put a preview behind the picture
@@ -70,7 +71,7 @@ def open_image(path: Path, *, mpp: float | None = None) -> SingleLevelSlide:
         path,
         kind,
         extent=extent,
-        resolution=chosen(mpp, UNKNOWN, path),
+        resolution=choose_resolution(mpp, UNKNOWN, path),
         decode=partial(_decode, path, kind),
     )
 
@@ -80,7 +81,7 @@ def _translate_errors(path: Path) -> AbstractContextManager[None]:
 
 
 def _orientation(image: Image.Image) -> int:
-    # Of a PNG without EXIF in front, Pillow would decode everything to look behind the pixels.
+    # Without EXIF before the pixels of a PNG, Pillow would decode them all to look after them.
     if image.format == "PNG" and "exif" not in image.info:
         return 1
     return int(image.getexif().get(_ORIENTATION, 1))
@@ -117,7 +118,7 @@ def _decode_directly(path: Path, kind: str) -> NDArray[np.generic]:
     data = path.read_bytes()
     if kind == "png":
         return np.asarray(imagecodecs.png_decode(data))
-    if not jpeg_is_whole(data):
+    if not jpeg_is_complete(data):
         raise ValueError("the stream is cut off")
     return np.asarray(imagecodecs.jpeg8_decode(data))
 
@@ -130,6 +131,6 @@ def _rgb(samples: NDArray[np.generic]) -> NDArray[np.uint8]:
     alpha = count - 1 if count in {2, 4} else None
     colour = Colour("grey" if count < 3 else "rgb", bits, alpha=alpha)
     pixels = np.empty((*samples.shape[:2], 3), np.uint8)
-    for y in range(0, len(samples), _BAND):  # converting widens to 32 bit
+    for y in range(0, len(samples), _BAND):  # the conversion needs 32 bits per sample
         pixels[y : y + _BAND] = colour.to_rgb(samples[y : y + _BAND])
     return pixels

@@ -1,4 +1,4 @@
-"""Owns one DICOM file: its header, where its frames are, how they are decoded (pydicom)."""
+"""Owns reading one DICOM file with pydicom: its header, frame offsets and decoding."""
 
 import struct
 import warnings
@@ -16,7 +16,7 @@ from pydicom.encaps import parse_basic_offsets, parse_fragments
 from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.hooks import hooks, raw_element_value
 
-from wsi_seg.codestreams.headers import require_claim
+from wsi_seg.codestreams.headers import require_size
 from wsi_seg.codestreams.items import unwrapped
 from wsi_seg.codestreams.streams import require_sound
 from wsi_seg.errors import SlideError, UnsupportedSlideError
@@ -26,14 +26,14 @@ from wsi_seg.slides.colour import ycbcr_to_rgb
 from wsi_seg.slides.dicom_colours import (
     FAMILIES,
     Family,
-    is_read,
+    is_supported,
     needs_conversion,
     states_rgb,
 )
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.tiles import pread
 
-# Odd values would be logged one by one, patients' names among them; pixels do not depend on them.
+# pydicom would log each invalid value, patient names included; pixels do not depend on them.
 pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 
@@ -42,7 +42,7 @@ def _with_points(
     data: dict[str, Any],
     **more: Any,  # noqa: ANN401
 ) -> None:
-    """Read decimal commas in numbers written as text, which the standard forbids, as points."""
+    """Accept decimal commas in decimal strings (VR DS), which the standard forbids."""
     if data["VR"] == "DS" and raw.value and b"," in raw.value:
         raw = raw._replace(value=raw.value.replace(b",", b"."))
     raw_element_value(raw, data, **more)
@@ -68,11 +68,11 @@ class Samples:
     per_pixel
         1 for grey, 3 for colour.
     allocated, stored, high_bit
-        Bits a sample takes, bits of them that count, and number of the highest that counts.
+        Bits allocated per sample, bits used, and index of the highest used bit.
     signed
-        Whether they are two's complement.
+        Whether samples are signed (two's complement).
     planar
-        Whether colours are stored one after another.
+        Whether colour planes are stored one after another.
     colours
         DICOM's photometric interpretation.
     """
@@ -87,34 +87,34 @@ class Samples:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of a sample, little-endian."""
+        """Little-endian dtype of a sample."""
         return np.dtype(f"<{'i' if self.signed else 'u'}{self.allocated // 8}")
 
     @property
     def full_range(self) -> tuple[int, int]:
-        """Smallest and largest sample that the stored bits allow."""
+        """Smallest and largest value of a sample."""
         span = 1 << self.stored
         return (-span // 2, span // 2 - 1) if self.signed else (0, span - 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Instance:
-    """One DICOM file and where its frames are.
+    """One DICOM file and the offsets of its frames.
 
     Parameters
     ----------
     path
         The file.
     header
-        pydicom's data set, without pixels.
+        The pydicom dataset, without pixels.
     syntax
         Transfer syntax UID: byte order and compression.
     frame
         Size of a frame.
     samples
-        How its samples are stored.
+        Storage of its samples.
     starts, ends
-        First and last byte of each frame in the file.
+        Byte offsets in the file where each frame starts and ends, ``(frames,)``.
     """
 
     path: Path
@@ -126,12 +126,12 @@ class Instance:
     ends: NDArray[np.int64]
 
     def decode(self, number: int) -> NDArray[np.generic]:
-        """Decode one frame to its stored samples, ``(H, W, S)``; colours are RGB.
+        """Decode one frame to its stored samples, ``(H, W, S)``; colours are converted to RGB.
 
         Raises
         ------
         SlideError
-            If it is damaged, or of another size than the header says.
+            If it is damaged, or its size differs from the header.
         """
         stream = self.stream(number)
         with self._damage(number):
@@ -145,12 +145,12 @@ class Instance:
             return pixels
 
     def stream(self, number: int) -> bytes:
-        """Read one frame as it is encoded, without the items that it is wrapped in.
+        """Read one encoded frame, without the DICOM items around it.
 
         Raises
         ------
         SlideError
-            If it is cut off.
+            If it is truncated.
         """
         start = int(self.starts[number])
         with self._damage(number):
@@ -162,7 +162,7 @@ class Instance:
 
     def _decode(self, stream: bytes) -> NDArray[np.generic]:
         family, samples = FAMILIES[self.syntax], self.samples
-        pixels = self._samples_of(stream, family)
+        pixels = self._run_codec(stream, family)
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         if pixels.itemsize == samples.dtype.itemsize:
             pixels = pixels.view(samples.dtype)
@@ -170,13 +170,13 @@ class Instance:
             return ycbcr_to_rgb(pixels.astype(np.uint8, copy=False))
         return pixels
 
-    def _samples_of(self, stream: bytes, family: Family) -> NDArray[np.generic]:
-        """Decode a stream as far as its codec does."""
+    def _run_codec(self, stream: bytes, family: Family) -> NDArray[np.generic]:
+        """Decode a stream, without converting its colours."""
         samples, shape = self.samples, (self.frame.height, self.frame.width)
         if family == "plain":
             little = pydicom.uid.UID(self.syntax).is_little_endian
             flat = np.frombuffer(stream, samples.dtype.newbyteorder("<" if little else ">"))
-            return self._arranged(flat)
+            return self._unpack_samples(flat)
         if family == "rle":
             dtype = samples.dtype.newbyteorder("<")
             flat = np.frombuffer(imagecodecs.dicomrle_decode(stream, dtype), dtype)
@@ -185,11 +185,11 @@ class Instance:
             require_sound(stream, "jpeg", self.frame)
             rgb = "RGB" if states_rgb(family, samples.colours, stream) else None
             return np.asarray(imagecodecs.jpeg8_decode(stream, colorspace=rgb, outcolorspace=rgb))
-        require_claim(stream, "jpeg2k" if family == "jpeg 2000" else "jpeg", self.frame)
+        require_size(stream, "jpeg2k" if family == "jpeg 2000" else "jpeg", self.frame)
         return np.asarray(_DECODERS[family](stream))
 
-    def _arranged(self, flat: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Shape uncompressed samples; bits that do not count are dropped."""
+    def _unpack_samples(self, flat: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Reshape uncompressed samples and drop their unused bits."""
         samples = self.samples
         count = self.frame.area * samples.per_pixel
         shape = (self.frame.height, self.frame.width)
@@ -198,18 +198,12 @@ class Instance:
         if samples.stored == samples.allocated:
             return pixels
         shifted = np.left_shift(pixels.astype(samples.dtype), unused)
-        arranged: NDArray[np.generic] = np.right_shift(shifted, samples.allocated - samples.stored)
-        return arranged
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM files do."""
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        unpacked: NDArray[np.generic] = np.right_shift(shifted, samples.allocated - samples.stored)
+        return unpacked
 
 
 def read_header(path: Path, tags: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 (pydicom's type)
-    """Read a file's data set without pixels; with ``tags``, only those.
+    """Read a file's dataset without pixels; if ``tags`` are given, only those.
 
     Raises
     ------
@@ -217,22 +211,22 @@ def read_header(path: Path, tags: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 
         If the file is not DICOM or is damaged.
     """
     with translate_dicom_errors(path):
-        _require_plain(path)
+        _reject_deflated(path)
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(tags) or None)
 
 
 def read_instance(path: Path) -> Instance:
-    """Read a file's header and find its frames.
+    """Read a file's header and locate its frames.
 
     Raises
     ------
     SlideError
         If the file is not DICOM, holds no picture, or is damaged.
     UnsupportedSlideError
-        If its frames are stored in a way that is not read.
+        If the encoding of its frames is not supported.
     """
     with translate_dicom_errors(path), path.open("rb") as file:
-        _require_plain(path)
+        _reject_deflated(path)
         header = pydicom.dcmread(file, stop_before_pixels=True)
         syntax = str(header.file_meta.TransferSyntaxUID)
         samples = _samples(header, syntax, path)
@@ -242,18 +236,18 @@ def read_instance(path: Path) -> Instance:
         frames = int(header.get("NumberOfFrames") or 1)
         nbytes = frame.area * samples.per_pixel * samples.allocated // 8
         _require_sizes(path, frame, frames=frames, nbytes=nbytes)
-        starts, ends = _places(file, header, syntax, frames=frames, nbytes=nbytes)
+        starts, ends = _frame_offsets(file, header, syntax, frames=frames, nbytes=nbytes)
         total = path.stat().st_size
         if len(starts) < frames or (ends > total).any() or (starts < 0).any():
             raise SlideError(
-                f"{path}: ends before its {frames} frames do; it is truncated; copy it again"
+                f"{path}: ends before the last of {frames} frames; it is truncated; copy it again"
             )
     return Instance(path, header, syntax, frame, samples, starts, ends)
 
 
 @contextmanager
 def translate_dicom_errors(path: Path) -> Iterator[None]:
-    """Raise SlideError instead of what pydicom raises; its warnings on odd values are dropped."""
+    """Translate pydicom's errors to SlideError, and silence its warnings about invalid values."""
     what, expected = "cannot be read as DICOM: ", "a whole DICOM file"
     with (
         warnings.catch_warnings(action="ignore"),
@@ -262,17 +256,17 @@ def translate_dicom_errors(path: Path) -> Iterator[None]:
         yield
 
 
-def _require_plain(path: Path) -> None:
-    """Refuse a deflated data set, which pydicom would unpack whole before anything is known."""
+def _reject_deflated(path: Path) -> None:
+    """Refuse a deflated dataset, which pydicom would inflate entirely before any size is known."""
     if pydicom.filereader.read_file_meta_info(path).get("TransferSyntaxUID") == _DEFLATED:
         raise UnsupportedSlideError(
-            f"{path}: got a deflated data set; expected one that is not packed as a whole; "
-            "convert it"
+            f"{path}: got a deflated dataset (Deflated Explicit VR); expected one that is not "
+            "deflated; convert it"
         )
 
 
 def _require_sizes(path: Path, frame: Extent, *, frames: int, nbytes: int) -> None:
-    """Hold the sizes that a header claims against the limits; see `wsi_seg.limits`."""
+    """Check the sizes that a header declares against the limits; see `wsi_seg.limits`."""
     bound = limits()
     if frame.area > bound.tile_pixels:
         raise SlideError(f"{path}: got frames of {frame}; {advice('tile_pixels')}")
@@ -299,7 +293,9 @@ def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (
     )
     bits = found.allocated in {8, 16} and 0 < found.stored <= found.allocated
     family = FAMILIES[syntax]
-    if not bits or not is_read(family, found.colours, samples=found.per_pixel, stored=found.stored):
+    if not bits or not is_supported(
+        family, found.colours, samples=found.per_pixel, stored=found.stored
+    ):
         raise UnsupportedSlideError(
             f"{path}: got {found.per_pixel} samples per pixel of {found.stored} bits, "
             f"{found.colours or 'no colours'}, {family}; expected grey, RGB or YBR_FULL of 2 to 16 "
@@ -308,7 +304,7 @@ def _samples(header: Any, syntax: str, path: Path) -> Samples:  # noqa: ANN401 (
     return found
 
 
-def _places(
+def _frame_offsets(
     file: BinaryIO,
     header: Any,  # noqa: ANN401 (pydicom's type)
     syntax: str,
@@ -316,8 +312,8 @@ def _places(
     frames: int,
     nbytes: int,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find first and last byte of each frame; the file stands at its pixels."""
-    length = _enter_pixels(file, syntax)
+    """Return the start and end offset of each frame; the file is positioned at PixelData."""
+    length = _skip_pixel_header(file, syntax)
     if length != _UNDEFINED:
         starts = file.tell() + nbytes * np.arange(frames, dtype=np.int64)
         return starts, starts + nbytes
@@ -331,20 +327,20 @@ def _places(
     elif frames == 1:
         starts = np.array([first], dtype=np.int64)
     else:
-        count, places = parse_fragments(file)
+        count, positions = parse_fragments(file)
         if count != frames:
             raise UnsupportedSlideError(
-                f"{file.name}: got {count} pieces for {frames} frames and no table of their "
-                "places; expected one piece per frame; export it with a basic offset table"
+                f"{file.name}: got {count} fragments for {frames} frames and no offset table; "
+                "expected one fragment per frame; export it with a basic offset table"
             )
-        starts = np.array(places, dtype=np.int64)
+        starts = np.array(positions, dtype=np.int64)
     starts = starts[:frames]
     end = file.seek(0, 2)
     return starts, np.append(starts[1:], end)
 
 
-def _enter_pixels(file: BinaryIO, syntax: str) -> int:
-    """Step over the head of the PixelData element; its length in bytes."""
+def _skip_pixel_header(file: BinaryIO, syntax: str) -> int:
+    """Skip the header of the PixelData element; return the element's length in bytes."""
     uid = pydicom.uid.UID(syntax)
     order = "<" if uid.is_little_endian else ">"
     group, element = struct.unpack(f"{order}HH", file.read(4))

@@ -1,9 +1,9 @@
-"""Owns OME-Zarr images (0.4 in Zarr v2, 0.5 in Zarr v3) as slides.
+"""Owns reading OME-Zarr images (0.4 in Zarr v2, 0.5 in Zarr v3) as slides.
 
-Axes are taken from the metadata by name: y and x, with or without c; t and z only of length 1.
-Pixels are uint8: one channel is grey, three are RGB, of four the last is alpha: pixels where it is
-0 are white. Chunks that are missing have the array's fill value. Of a bioformats2raw folder the
-image is taken that its metadata leave as the slide, never a label or overview; see
+Axes are identified by their names in the metadata: y and x, optionally c, and t and z of length 1.
+Pixels are uint8. One channel is grey, three are RGB, and the fourth of four is alpha: pixels where
+it is 0 become white. Missing chunks have the array's fill value. From a bioformats2raw folder, the
+image that the metadata identify as the slide is read, never a label or overview image; see
 `wsi_seg.slides.omezarr_images`.
 """
 
@@ -26,10 +26,10 @@ from wsi_seg.slides.omezarr_images import find_image
 from wsi_seg.slides.resolution import (
     UNKNOWN,
     Resolution,
-    chosen,
+    choose_resolution,
     micrometres,
-    sized,
-    written,
+    parse_um,
+    pixel_resolution,
 )
 from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
@@ -42,19 +42,19 @@ class OmeZarrSlide(Slide):
     Parameters
     ----------
     path
-        Folder of the group.
+        Folder of the Zarr group.
     mpp
-        Micrometres per pixel of level 0 that replace what the metadata say.
+        Micrometres per pixel of level 0; overrides the metadata.
     scene
-        Number, from 1, or name of the image to take from a folder with several.
+        Number (from 1) or name of the image to read from a folder that holds several.
 
     Raises
     ------
     SlideError
         If the metadata are damaged.
     UnsupportedSlideError
-        If the version, the axes, the channels or the pixels are of a kind that is not read, or if
-        there are several images that may be the slide.
+        If the version, axes, channels or dtype are not supported, or if several images may be the
+        slide.
     """
 
     def __init__(self, path: Path, *, mpp: float | None = None, scene: str | None = None) -> None:
@@ -70,7 +70,7 @@ class OmeZarrSlide(Slide):
             self._arrays = [_open_level(group, entry["path"]) for entry in scales["datasets"]]
             for array in self._arrays:
                 self._check(array, image.channels, image.colours)
-            found = chosen(mpp, _resolution(scales, self._axes), path)
+            found = choose_resolution(mpp, _resolution(scales, self._axes), path)
             self.format = f"ome-zarr {version}"
             self.mpp_source = found.source
             extents = tuple(self._extent(array) for array in self._arrays)
@@ -78,14 +78,14 @@ class OmeZarrSlide(Slide):
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(region.level)  # raises for a level that does not exist
         require_inside(region, self.pyramid.extents[region.level], self.name)
         rows, columns = region.slices
-        wanted: dict[str, int | slice] = {"y": rows, "x": columns, "c": slice(None)}
+        selection: dict[str, int | slice] = {"y": rows, "x": columns, "c": slice(None)}
         with _translate_errors(self.path):
             array = self._arrays[region.level]
-            part = np.asarray(array[tuple(wanted.get(axis, 0) for axis in self._axes)])
-        kept = [axis for axis in self._axes if axis in wanted]
+            part = np.asarray(array[tuple(selection.get(axis, 0) for axis in self._axes)])
+        kept = [axis for axis in self._axes if axis in selection]
         if "c" not in kept:
             part, kept = part[..., None], [*kept, "c"]
         pixels = part.transpose([kept.index(axis) for axis in ("y", "x", "c")])
@@ -94,16 +94,16 @@ class OmeZarrSlide(Slide):
         return colour.to_rgb(pixels)
 
     def streams(self, level: int) -> NotCopyable:
-        """Offer no streams: chunks hold other axes, or other codecs, than a store."""
+        """Return no streams: the chunks may have other axes or codecs than those of a store."""
         return NotCopyable("chunks of another OME-Zarr")
 
     def native_block(self, level: int) -> Extent:
-        """Size of a chunk."""
+        """Return the size of a chunk."""
         chunk = dict(zip(self._axes, self._arrays[level].chunks, strict=True))
         return Extent(height=chunk["y"], width=chunk["x"])
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file is kept open."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._override, self._scene)
@@ -144,7 +144,7 @@ def _reopen(path: Path, mpp: float | None, scene: str | None) -> OmeZarrSlide:
 
 def _translate_errors(path: Path) -> AbstractContextManager[None]:
     what, expected = "cannot be read as OME-Zarr: ", "a whole OME-Zarr 0.4 or 0.5 image"
-    # zarr reads chunks in tasks.
+    # zarr reads chunks in async tasks, whose errors come in groups.
     return translate_errors(path, what, expected, also=(ExceptionGroup,))
 
 
@@ -153,7 +153,7 @@ def _open_level(group: Path, name: str) -> Any:  # noqa: ANN401 (a zarr array)
 
     path = group / name
     if not path.resolve().is_relative_to(group.resolve()):
-        raise SlideError(f"{group}: got a level at {name}; expected one inside of the group")
+        raise SlideError(f"{group}: got a level at {name}; expected a path inside the group")
     for metadata in (path / ".zarray", path / "zarr.json"):
         if metadata.is_file() and "pickle" in metadata.read_text():
             raise UnsupportedSlideError(
@@ -163,7 +163,7 @@ def _open_level(group: Path, name: str) -> Any:  # noqa: ANN401 (a zarr array)
 
 
 def _resolution(scales: dict[str, Any], axes: list[str]) -> Resolution:
-    """Multiply the scale of level 0 by that of the whole image; axes without units are unknown."""
+    """Multiply the scale of level 0 by that of the image; an axis without a unit is unknown."""
     units = {str(axis["name"]): str(axis.get("unit", "")) for axis in scales["axes"]}
     sizes = dict.fromkeys(axes, 1.0)
     stated = False
@@ -172,8 +172,8 @@ def _resolution(scales: dict[str, Any], axes: list[str]) -> Resolution:
             if transformation.get("type") == "scale":
                 stated = True
                 for axis, factor in zip(axes, transformation["scale"], strict=True):
-                    sizes[axis] *= written(str(factor)) or math.nan
+                    sizes[axis] *= parse_um(str(factor)) or math.nan
     if not stated:
         return UNKNOWN
     x, y = (sizes[axis] * micrometres(units[axis]) for axis in "xy")
-    return sized(x, y, "ome")
+    return pixel_resolution(x, y, "ome")

@@ -1,8 +1,7 @@
-"""Owns which image of an OME-Zarr folder is the slide: metadata only, no pixels.
+"""Owns choosing the image of an OME-Zarr folder that is the slide, from metadata only.
 
-A folder holds one image, or several: those that bioformats2raw writes side by side, or the entries
-of one group's ``multiscales``. Plates, wells, labels and collections are not images; they are
-reported.
+A folder may hold several images: those of a bioformats2raw layout, or the entries of one group's
+``multiscales``. Plates, wells, labels and collections are not images; messages name what they are.
 """
 
 from contextlib import AbstractContextManager
@@ -15,30 +14,30 @@ from wsi_seg.geometry import Extent
 from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.failures import translate_errors
-from wsi_seg.slides.resolution import micrometres, sized
+from wsi_seg.slides.resolution import micrometres, pixel_resolution
 from wsi_seg.slides.scenes import Scene, main_scene
-from wsi_seg.slides.vendors import OmeImage, ome_images, says_aside
+from wsi_seg.slides.vendors import OmeImage, associated_kind, ome_images
 
 _VERSIONS = {"0.4", "0.5"}
 _MARKERS = ("zarr.json", ".zgroup", ".zarray")
 _BIOFORMATS = "bioformats2raw.layout"
-_MOST_IMAGES = 1000
+_MAX_IMAGES = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class OmeZarrImage:
-    """One image.
+    """One OME-Zarr image.
 
     Parameters
     ----------
     group
-        Folder of its group.
+        Folder of its Zarr group.
     version
-        Of OME-Zarr.
+        OME-Zarr version, ``0.4`` or ``0.5``.
     scales
-        Its entry of ``multiscales``.
+        Its entry in ``multiscales``.
     channels, colours
-        Names of the channels, and their colours as hex digits; empty where nothing is said.
+        Names of the channels, and their colours as hex digits; empty strings where not stated.
     """
 
     group: Path
@@ -49,12 +48,12 @@ class OmeZarrImage:
 
 
 def is_zarr(folder: Path) -> bool:
-    """Whether a folder is a Zarr group or array of any kind."""
+    """Return whether a folder is a Zarr group or array."""
     return any((folder / name).is_file() for name in _MARKERS)
 
 
 def is_ome_zarr(folder: Path) -> bool:
-    """Whether a Zarr group is an OME-Zarr image, of whatever version."""
+    """Return whether a Zarr group is an OME-Zarr image of any version."""
     try:
         attributes = _attributes(folder)
     except SlideError:
@@ -62,8 +61,8 @@ def is_ome_zarr(folder: Path) -> bool:
     return "multiscales" in attributes or _BIOFORMATS in attributes
 
 
-def no_image(folder: Path) -> str:
-    """Tell what a Zarr group is that is no OME-Zarr image, and what to name instead of it."""
+def describe_group(folder: Path) -> str:
+    """Explain why a Zarr group is not an OME-Zarr image, and suggest the path to use instead."""
     try:
         attributes = _attributes(folder)
         if "plate" in attributes:
@@ -89,21 +88,21 @@ def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]
     path
         The folder.
     scene
-        Number or name of the image to take, where there are several.
+        Number (from 1) or name of the image to read, if there are several.
 
     Returns
     -------
     OmeZarrImage
         The image.
     int or None
-        Its number, if one was asked for.
+        Its number, if one was requested.
 
     Raises
     ------
     SlideError
         If the metadata are damaged, or there is no such image.
     UnsupportedSlideError
-        If the folder is not an image, or it must be said which image to take.
+        If the folder is not an image, or holds several and ``scene`` must choose one.
     """
     groups = _groups(path) if _BIOFORMATS in _attributes(path) else [path]
     described = _described(path, len(groups)) or [None] * len(groups)
@@ -119,17 +118,17 @@ def find_image(path: Path, scene: str | None) -> tuple[OmeZarrImage, int | None]
 
 
 def _groups(path: Path) -> list[Path]:
-    """Images side by side, in the order of their numbers."""
+    """Return the groups of a bioformats2raw layout in numerical order."""
     found = [child for child in path.iterdir() if child.name.isdecimal() and is_zarr(child)]
     if not found:
-        raise SlideError(f"{path}: holds no image of the layout of bioformats2raw")
-    if len(found) > _MOST_IMAGES:
+        raise SlideError(f"{path}: has the bioformats2raw layout, but holds no image")
+    if len(found) > _MAX_IMAGES:
         raise SlideError(f"{path}: got {len(found)} images; expected a few")
     return sorted(found, key=lambda child: int(child.name))
 
 
 def _described(path: Path, count: int) -> tuple[OmeImage, ...]:
-    """Read what bioformats2raw keeps of the images; nothing unless it is of all of them."""
+    """Read the images' OME-XML written by bioformats2raw; empty if it does not match them all."""
     file = path / "OME" / "METADATA.ome.xml"
     if not file.is_file() or file.stat().st_size > limits().metadata_bytes:
         return ()
@@ -151,8 +150,8 @@ def _scene(image: OmeZarrImage, about: OmeImage | None) -> Scene:
             axis: float(size) * unit for axis, size, unit in zip(axes, scale, units, strict=False)
         }
         x, y = sizes.get("x"), sizes.get("y")
-        mpp = sized(x, y, "ome").mpp
-    return Scene(name, extent, mpp, says_aside(name))
+        mpp = pixel_resolution(x, y, "ome").mpp
+    return Scene(name, extent, mpp, associated_kind(name))
 
 
 def _shape(array: Path) -> list[int]:
@@ -162,10 +161,10 @@ def _shape(array: Path) -> list[int]:
 
 
 def _images(group: Path) -> list[OmeZarrImage]:
-    """Entries of a group's ``multiscales``, with what ``omero`` says of its channels."""
+    """Return the entries of a group's ``multiscales``, with the channels in ``omero``."""
     attributes = _attributes(group)
     if not attributes.get("multiscales"):
-        what = no_image(group)
+        what = describe_group(group)
         if what.startswith("a Zarr group"):
             what = (
                 "a Zarr group without multiscales; expected an OME-Zarr image; name the folder of "
@@ -181,12 +180,12 @@ def _images(group: Path) -> list[OmeZarrImage]:
         for scales in attributes["multiscales"]
     ]
     for image in images:
-        _require_form(group, image.scales)
+        _require_valid(group, image.scales)
     return images
 
 
-def _require_form(group: Path, scales: dict[str, Any]) -> None:
-    """Refuse metadata of another form than OME-Zarr 0.4 and 0.5 have, naming what is wrong."""
+def _require_valid(group: Path, scales: dict[str, Any]) -> None:
+    """Raise SlideError for metadata that do not have the structure of OME-Zarr 0.4 and 0.5."""
     axes, datasets = scales.get("axes"), scales.get("datasets")
     if not _are_objects(axes, "name"):
         raise SlideError(
@@ -202,7 +201,7 @@ def _require_form(group: Path, scales: dict[str, Any]) -> None:
             if transformation.get("type") == "scale" and len(scale or ()) != len(axes):
                 raise SlideError(
                     f"{group}: got the scale {str(scale)[:80]}; expected {len(axes)} numbers, one "
-                    "of each axis"
+                    "per axis"
                 )
 
 
@@ -215,7 +214,7 @@ def _are_objects(found: object, key: str) -> TypeGuard[list[dict[str, Any]]]:
 
 
 def _version(group: Path, attributes: dict[str, Any], scales: dict[str, Any]) -> str:
-    """Version that is stated; 0.4 only recommends to, so else the one that the layout is of."""
+    """Return the stated version, which 0.4 only recommends, or else the one the layout implies."""
     stated = attributes.get("version") or scales.get("version")
     if stated is None and all(isinstance(axis, dict) for axis in scales.get("axes") or [""]):
         return "0.5" if (group / "zarr.json").is_file() else "0.4"
@@ -234,7 +233,7 @@ def _translate_errors(path: Path) -> AbstractContextManager[None]:
 
 
 def _attributes(folder: Path) -> dict[str, Any]:
-    """OME attributes of a group, as 0.4 names them."""
+    """Return the OME attributes of a group, in the structure of 0.4."""
     with _translate_errors(folder):
         if (folder / "zarr.json").is_file():
             attributes = _read(folder / "zarr.json")["attributes"]

@@ -1,4 +1,4 @@
-"""Owns slides that tifffile cannot window and OpenSlide can (mrxs, bif, vms); its only room."""
+"""Owns slides that OpenSlide reads and tifffile cannot read by region (mrxs, bif, vms)."""
 
 import threading
 from pathlib import Path
@@ -11,30 +11,30 @@ from numpy.typing import NDArray
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
-from wsi_seg.slides.resolution import Resolution, chosen, plausible, written
+from wsi_seg.slides.resolution import Resolution, choose_resolution, parse_um, plausible_resolution
 from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
-# OpenSlide does not say how a level is cut; its own cache works in pieces of about this size.
-_PIECE = Extent(height=512, width=512)
+# OpenSlide does not expose the tile size of a level; its cache uses tiles of about this size.
+_BLOCK = Extent(height=512, width=512)
 
 
 def recognises(path: Path) -> bool:
-    """Whether OpenSlide knows a file as a scanner's; it calls any tiled TIFF ``generic-tiff``."""
+    """Return whether OpenSlide detects a scanner format; any tiled TIFF is ``generic-tiff``."""
     return openslide.OpenSlide.detect_format(path) not in {None, "generic-tiff"}
 
 
 class OpenSlideSlide(Slide):
     """A slide read through OpenSlide; see `wsi_seg.slides.Slide`.
 
-    Pixels that the scanner left out are given the slide's background colour. Associated images
-    (label, macro, thumbnail) are never read.
+    Pixels that were not scanned get the slide's background colour. Associated images (label,
+    macro, thumbnail) are never read.
 
     Parameters
     ----------
     path
         The file.
     mpp
-        Micrometres per pixel of level 0 that replace what the file says.
+        Micrometres per pixel of level 0; overrides the file's metadata.
 
     Raises
     ------
@@ -54,7 +54,7 @@ class OpenSlideSlide(Slide):
         extents = tuple(
             Extent(height=height, width=width) for width, height in handle.level_dimensions
         )
-        found = chosen(mpp, _resolution(properties), path)
+        found = choose_resolution(mpp, _resolution(properties), path)
         self.mpp_source = found.source
         self.pyramid = Pyramid(extents, found.mpp)
         colour = str(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "FFFFFF"))
@@ -62,27 +62,27 @@ class OpenSlideSlide(Slide):
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(region.level)  # raises for a level that does not exist
         require_inside(region, self.pyramid.extents[region.level], self.name)
         handle = self._open()
         downsample = handle.level_downsamples[region.level]
-        place = (round(region.x * downsample), round(region.y * downsample))
+        location = (round(region.x * downsample), round(region.y * downsample))
         try:
-            image = handle.read_region(place, region.level, (region.width, region.height))
+            image = handle.read_region(location, region.level, (region.width, region.height))
         except openslide.OpenSlideError as error:
-            self.close()  # OpenSlide refuses every later read of a handle that failed once
+            self.close()  # after an error, OpenSlide refuses further reads from the same handle
             raise SlideError(f"{self.path}: {region} cannot be read: {error}") from error
         rgba = np.asarray(image)
         pixels: NDArray[np.uint8] = np.where(rgba[..., 3:] > 0, rgba[..., :3], self._background)
         return pixels
 
     def streams(self, level: int) -> NotCopyable:
-        """Offer no streams: OpenSlide gives pixels only."""
+        """Return no streams: OpenSlide only returns decoded pixels."""
         return NotCopyable(f"{self.format}, read through OpenSlide")
 
     def native_block(self, level: int) -> Extent:
-        """Size of the pieces that are read one by one."""
-        return _PIECE
+        """Return the size of the blocks to read one at a time."""
+        return _BLOCK
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
@@ -110,7 +110,7 @@ def _reopen(path: Path, mpp: float | None) -> OpenSlideSlide:
 
 def _resolution(properties: Any) -> Resolution:  # noqa: ANN401 (openslide has no types)
     x, y = (
-        written(properties.get(name))
+        parse_um(properties.get(name))
         for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
-    return plausible(x, y, "openslide")
+    return plausible_resolution(x, y, "openslide")

@@ -1,4 +1,4 @@
-"""Owns what one TIFF page says: sizes, tiles, colours, and whether its streams can be copied."""
+"""Owns the layout of one TIFF page: sizes, tiles, colours, and whether streams can be copied."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.codestreams.headers import StreamKind
-from wsi_seg.codestreams.lengths import exactly
+from wsi_seg.codestreams.lengths import trim_stream
 from wsi_seg.codestreams.metadata import without_comments
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Region
@@ -48,28 +48,28 @@ _SAMPLES: dict[Model, tuple[int, ...]] = {
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TiffLevel:
-    """One level: its page, and where each tile or strip is in the file.
+    """One pyramid level: its page, and the offset of each tile or strip in the file.
 
     Parameters
     ----------
     page
-        tifffile's page, which decodes.
+        The tifffile page, which decodes tiles.
     extent
         Size of the level.
     segment
-        Size of a tile, or of a strip.
+        Size of a tile or strip.
     samples, planes
-        Samples per pixel within a tile, and number of planes that are stored one after another.
+        Samples per pixel in a tile, and number of planes stored one after another.
     offsets, sizes
-        Place and length of each tile or strip in the file, in bytes.
+        Byte offset and byte count of each tile or strip in the file, ``(planes * tiles,)``.
     colour
-        What the samples mean.
+        Colour model of the samples.
     blank
-        Samples of a pixel that the file leaves out, ``(samples * planes,)``.
+        Samples of a pixel in a tile that is not stored, ``(samples * planes,)``.
     orientation
-        How the level is turned upright; see `wsi_seg.slides.orientation`.
+        Value of the Orientation tag; see `wsi_seg.slides.orientation`.
     sources
-        Page of each plane, where these are pages of their own; else the page alone.
+        Page of each plane where every plane has its own page; otherwise only the page.
     """
 
     page: Any
@@ -86,17 +86,17 @@ class TiffLevel:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of tiles or strips."""
+        """Number of rows and columns of tiles or strips."""
         rows = -(-self.extent.height // self.segment.height)
         return rows, -(-self.extent.width // self.segment.width)
 
     @property
-    def shown(self) -> Extent:
-        """Size of the level when it is upright."""
+    def displayed(self) -> Extent:
+        """Size of the level after its orientation is applied."""
         return upright_extent(self.extent, self.orientation)
 
     def decode(self, data: bytes, number: int) -> NDArray[np.generic] | None:
-        """Decode the bytes of a tile or strip, ``(H, W, S)``; None if there is nothing in them."""
+        """Decode the bytes of a tile or strip to ``(H, W, S)``; return None if they are empty."""
         rows, columns = self.grid
         plane, place = divmod(number, rows * columns)
         inside = number if self.page.shaped[0] > 1 else place
@@ -112,13 +112,13 @@ class TiffLevel:
         return None if pixels is None else np.asarray(pixels[0])
 
     def _cut(self, data: bytes) -> bytes:
-        """Leave out what a stream holds after its last pixel; see `wsi_seg.codestreams.lengths`."""
+        """Drop the bytes that follow the last pixel; see `wsi_seg.codestreams.lengths`."""
         kind = _KINDS.get(int(self.page.compression))
         size = self.segment.area * self.samples * self.page.dtype.itemsize
-        return data if kind is None else exactly(data, kind, size)
+        return data if kind is None else trim_stream(data, kind, size)
 
     def touching(self, region: Region) -> Iterator[int]:
-        """Numbers of the tiles or strips that touch a region, of all planes."""
+        """Yield the numbers of the tiles or strips of all planes that intersect a region."""
         rows, columns = self.grid
         for plane in range(self.planes):
             for row in range(
@@ -131,7 +131,7 @@ class TiffLevel:
 
 
 def tile_streams(level: TiffLevel, path: Path) -> TileStreams | NotCopyable:
-    """Offer the tile streams of a level of a file, or the reason why they cannot be copied."""
+    """Return the tile streams of a level, or the reason why they cannot be copied."""
     reason = _recode_reason(level)
     if reason:
         return NotCopyable(reason)
@@ -160,17 +160,17 @@ def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN
     planes
         Pages of the level.
     main
-        Page of level 0, which counts for levels that do not state an orientation or a value of
-        pixels that are left out.
+        Page of level 0; its orientation and nodata value apply to levels that do not state their
+        own.
     path
         The file.
 
     Raises
     ------
     SlideError
-        If its tags contradict each other; tifffile's own errors pass through.
+        If its tags contradict each other; errors of tifffile propagate.
     UnsupportedSlideError
-        If its pixels have no meaning as RGB, or its tiles are too large to be decoded one by one.
+        If its pixels cannot be converted to RGB, or its tiles are too large to decode.
     """
     page = planes.pages[0]
     own, _, height, width, samples = page.shaped
@@ -185,7 +185,7 @@ def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN
     _require_sizes(path, extent, segment, samples * (page.dtype.itemsize if page.dtype else 1))
     count = own * max(len(planes.pages), planes.joined)
     tiles = own * -(-height // segment.height) * -(-width // segment.width)
-    offsets, sizes = _places(planes, tiles, path)
+    offsets, sizes = _tile_offsets(planes, tiles, path)
     colour = read_colour(page, path, planes=count // own)
     level = TiffLevel(
         page=page,
@@ -200,19 +200,21 @@ def read_level(planes: Planes, main: Any, path: Path) -> TiffLevel:  # noqa: ANN
         orientation=int(page.tags.valueof(_ORIENTATION) or main.tags.valueof(_ORIENTATION, 1)),
         sources=planes.pages,
     )
-    page.decode  # noqa: B018 (builds the decoder now: the file's types are checked on opening)
+    page.decode  # noqa: B018 (builds the decoder, so that unsupported types fail on opening)
     return level
 
 
-def _places(planes: Planes, tiles: int, path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Place and length of each tile or strip, page by page."""
+def _tile_offsets(
+    planes: Planes, tiles: int, path: Path
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the byte offset and byte count of each tile or strip, page by page."""
     found = []
     for page in planes.pages:
         offsets = np.array(page.dataoffsets[:tiles], dtype=np.int64)
         sizes = np.array(page.databytecounts[:tiles], dtype=np.int64)
         if min(len(offsets), len(sizes)) < tiles:
             raise SlideError(
-                f"{path}: got places of {min(len(offsets), len(sizes))} tiles or strips; "
+                f"{path}: got offsets of {min(len(offsets), len(sizes))} tiles or strips; "
                 f"expected {tiles}; the file is damaged"
             )
         found += [(offsets + plane * page.nbytes, sizes) for plane in range(planes.joined)]
@@ -220,7 +222,7 @@ def _places(planes: Planes, tiles: int, path: Path) -> tuple[NDArray[np.int64], 
 
 
 def _require_sizes(path: Path, extent: Extent, segment: Extent, pixel_bytes: int) -> None:
-    """Hold the sizes that a level claims against the limits; see `wsi_seg.limits`."""
+    """Check the sizes that a level declares against the limits; see `wsi_seg.limits`."""
     bound = limits()
     if extent.area > bound.level_pixels:
         raise SlideError(f"{path}: got a level of {extent}; {advice('level_pixels')}")
@@ -237,15 +239,15 @@ def _require_sizes(path: Path, extent: Extent, segment: Extent, pixel_bytes: int
 
 
 def _recode_reason(level: TiffLevel) -> str:
-    """Why a level's streams cannot be copied; empty if they can."""
+    """Return why a level's streams cannot be copied; empty if they can."""
     page = level.page
     compression, predictor = int(page.compression), int(page.predictor)
-    left_out = bool((level.sizes == 0).any())
+    missing = bool((level.sizes == 0).any())
     white = level.colour.to_rgb(level.blank.astype(page.dtype)[None, None])
     reasons = (
         (not page.is_tiled, "strips"),
         (level.orientation in range(2, 9), f"orientation {level.orientation}"),
-        (left_out and len(set(white.flat)) > 1, "tiles left out that are not grey"),
+        (missing and len(set(white.flat)) > 1, "missing tiles that are not grey"),
         (level.planes != 1, "separate colour planes"),
         (level.colour.bits != 8, f"{level.colour.bits} bits per sample"),
         (not _SAMPLES[level.colour.model], f"{word(page.photometric)} colours"),

@@ -1,4 +1,4 @@
-"""Owns slides of one level that are decoded whole: plain images, DICOM images, slices."""
+"""Owns single-level slides that are decoded at once: plain images, DICOM images, slices."""
 
 import threading
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from wsi_seg.slides.slide import Slide, slide_name
 
 
 class SingleLevelSlide(Slide):
-    """A slide that is decoded once, on the first read; see `wsi_seg.slides.Slide`.
+    """A slide that is decoded once, on its first read; see `wsi_seg.slides.Slide`.
 
     Parameters
     ----------
@@ -25,18 +25,18 @@ class SingleLevelSlide(Slide):
     kind
         Short word for the kind of file.
     extent
-        Size of the picture.
+        Size of the image.
     resolution
         Micrometres per pixel.
     decode
-        Makes the pixels, ``(H, W, 3)`` uint8; picklable, because slides are.
+        Returns the pixels, ``(H, W, 3)`` uint8 RGB; must be picklable, as slides are.
     slice_mm
         See `wsi_seg.slides.Slide`.
 
     Raises
     ------
     UnsupportedSlideError
-        If the picture is too large to be decoded whole.
+        If the image is too large to be decoded at once.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class SingleLevelSlide(Slide):
         decode: Callable[[], NDArray[np.uint8]],
         slice_mm: float | None = None,
     ) -> None:
-        # 100 Mpx of RGB are 0.3 GB, which leaves tiling below 0.6 GB (measured: 0.54).
+        # 100 Mpx of RGB take 0.3 GB, which keeps `wsi-seg tile` below 0.6 GB (measured: 0.54).
         if extent.area > limits().tile_pixels:
             raise UnsupportedSlideError(
                 f"{path}: got a plain image of {extent}; {advice('tile_pixels')}, or save it as "
@@ -67,7 +67,7 @@ class SingleLevelSlide(Slide):
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(region.level)  # raises for a level that does not exist
         require_inside(region, self.pyramid.extent, self.name)
         with self._lock:
             if self._pixels is None:

@@ -1,4 +1,4 @@
-"""Owns the readers of other packages: entry points of the group ``wsi_seg.readers``."""
+"""Owns plug-in readers of other packages: entry points in the group ``wsi_seg.readers``."""
 
 import sys
 from functools import lru_cache
@@ -13,28 +13,28 @@ GROUP = "wsi_seg.readers"
 
 
 class Opener(Protocol):
-    """What opens a file as a slide, such as a reader's class."""
+    """Callable that opens a file as a slide, such as a reader class."""
 
     def __call__(self, path: Path, *, mpp: float | None = None) -> Slide:
-        """Open the file; mpp, in micrometres per pixel, replaces what it says."""
+        """Open the file; mpp (micrometres per pixel of level 0) overrides its metadata."""
         ...
 
 
 def open_installed(path: Path, *, mpp: float | None) -> Slide | None:
-    """Open a file by the first reader that takes it, in order of their names; None if none does.
+    """Open a file with the first plug-in reader, by name, that supports it; None if none does.
 
     Raises
     ------
     SlideError
-        If a reader cannot be imported or fails; it is named.
+        If a reader cannot be imported or fails; the message names it.
     """
     for entry in _installed(tuple(sys.path)):
         try:
             slide: Slide | None = entry.load()(path, mpp=mpp)
-        except Exception as error:  # whatever code of others raises
+        except Exception as error:  # third-party code may raise anything
             raise SlideError(
                 f"{path}: reader {entry.name!r} ({entry.value}) failed: {error}; expected a slide, "
-                "or None for a file that is not its own; check the file, or uninstall the reader"
+                "or None for an unsupported file; check the file, or uninstall the reader"
             ) from error
         if slide is not None:
             return slide
@@ -42,7 +42,7 @@ def open_installed(path: Path, *, mpp: float | None) -> Slide | None:
 
 
 def may_be_read(path: Path) -> bool:
-    """Whether a reader takes this file; one that fails does, for opening it says what is wrong."""
+    """Return whether a plug-in reader opens this file, or fails, so that opening reports why."""
     try:
         slide = open_installed(path, mpp=None)
     except SlideError:
@@ -54,6 +54,6 @@ def may_be_read(path: Path) -> bool:
 
 @lru_cache(maxsize=1)
 def _installed(search_path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
-    """Readers that are installed; looking for them takes longer than opening many a file."""
+    """List the installed readers; cached, because the search takes longer than opening a file."""
     found = entry_points(group=GROUP)
     return tuple(sorted(found, key=lambda entry: entry.name))

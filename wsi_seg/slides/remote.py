@@ -1,21 +1,21 @@
-"""Owns finding slides in object stores: files that hold a whole slide each."""
+"""Owns finding slides in object stores: only formats that keep a slide in one file."""
 
 from wsi_seg.errors import SlideError
 from wsi_seg.object_path import ObjectPath
 
-# Endings of files that need no other file; volumes and DICOM are many slides, or many files.
-_WHOLE = (
+# Formats that need no other file; volumes hold many slides, and DICOM slides are many files.
+_SINGLE_FILE_SUFFIXES = (
     ".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".png", ".jpg", ".jpeg", ".bmp", ".webp",
 )  # fmt: skip
 
 
-def whole_files(path: ObjectPath) -> list[ObjectPath]:
-    """List the slides below an address, or the one that it is.
+def single_file_slides(path: ObjectPath) -> list[ObjectPath]:
+    """List the slides under an address, or the address itself if it is a file.
 
     Raises
     ------
     SlideError
-        If there is none, or it cannot be read.
+        If there is no slide, or the address cannot be read.
     """
     try:
         if path.is_file():
@@ -24,9 +24,11 @@ def whole_files(path: ObjectPath) -> list[ObjectPath]:
     except OSError as error:
         raise SlideError(f"cannot read {path}: {error.strerror or error}") from error
     hidden = {one for one in every if any(n.startswith(".") for n in one.relative_to(path).parts)}
-    if found := [one for one in every if one.suffix.lower() in _WHOLE and one not in hidden]:
+    kept = [one for one in every if one.suffix.lower() in _SINGLE_FILE_SUFFIXES]
+    if found := [one for one in kept if one not in hidden]:
         return found
     raise SlideError(
-        f"{path}: holds no slide of one file; expected files ending in {', '.join(_WHOLE)}; copy "
-        "slides of many files (DICOM, MRXS, volumes, OME-Zarr) into a folder of this machine first"
+        f"{path}: holds no single-file slide; expected files ending in "
+        f"{', '.join(_SINGLE_FILE_SUFFIXES)}; copy slides of many files (DICOM, MRXS, volumes, "
+        "OME-Zarr) to a local folder first"
     )

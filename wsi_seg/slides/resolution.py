@@ -1,4 +1,4 @@
-"""Owns micrometres per pixel: where they were found, and which of them are trusted."""
+"""Owns micrometres per pixel: parsing them, their source, and which values are trusted."""
 
 import logging
 import math
@@ -12,11 +12,11 @@ from wsi_seg.geometry.pyramid import SAME_MPP
 
 logger = logging.getLogger(__name__)
 
-# Outside of it a resolution tag is a mistake of the writer, or dots per inch of a printer
+# A resolution tag outside this range is a mistake of the writer, or a printer's dots per inch
 # (72 dpi is 353 um, 300 dpi is 85 um); no slide's finest level is that coarse.
 _PLAUSIBLE = (0.01, 20.0)
-# What is written out is trusted within these.
-_MOST_UM = 1e4
+# Explicit metadata (not resolution tags) are trusted below this.
+_MAX_UM = 1e4
 
 _UM: dict[str, float] = {
     "pm": 1e-6, "picometer": 1e-6, "Å": 1e-4, "angstrom": 1e-4, "nm": 1e-3, "nanometer": 1e-3,
@@ -25,70 +25,69 @@ _UM: dict[str, float] = {
     "decimeter": 1e5, "m": 1e6, "meter": 1e6, "in": 25_400.0, "inch": 25_400.0, "inches": 25_400.0,
     "thou": 25.4, "mil": 25.4,
 }  # fmt: skip
-# Micrometres of TIFF's units; 4 and 5 are no standard, but written.
+# Micrometres per TIFF ResolutionUnit; 4 and 5 are not in the standard, but some writers use them.
 _PER_UNIT = {2: 25_400.0, 3: 10_000.0, 4: 1_000.0, 5: 1.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Resolution:
-    """Micrometres per pixel of level 0, or None, and the place they come from.
+    """Micrometres per pixel of level 0, or None, and their source.
 
     Parameters
     ----------
     mpp
-        Of both axes; the mean where they are alike.
+        Micrometres per pixel; the mean of the axes where these differ slightly.
     source
-        A word for the place.
-    unlike
-        Micrometres along x and along y, where pixels are not square.
-    refused
-        What was found where mpp is None, and why it is not taken; empty if nothing was.
+        Short name of the source, such as ``aperio``.
+    anisotropic
+        Micrometres along x and along y where pixels are not square.
+    rejected
+        Value that was found but not trusted, and why; empty if there was none.
     """
 
     mpp: float | None
     source: str
-    unlike: tuple[float, float] | None = None
-    refused: str = ""
+    anisotropic: tuple[float, float] | None = None
+    rejected: str = ""
 
 
 UNKNOWN = Resolution(None, "none")
 
 
-def chosen(
+def choose_resolution(
     mpp: float | None, found: Resolution, path: Path, *, microscope: bool = True
 ) -> Resolution:
-    """Prefer what the user says to what the file says.
+    """Use the mpp that the user gives, or else the one in the file.
 
-    A size that no microscope has is taken as stated, and a warning names it; one that was not taken
-    is named, too.
+    An mpp that no microscope has is used, with a warning; a rejected one is warned about, too.
 
     Parameters
     ----------
     mpp
-        What the user says, if anything.
+        The user's value, if any.
     found
-        What the file says.
+        The file's value.
     path
         The file.
     microscope
-        Whether it shows a microscope's picture; radiographs and volumes are coarser.
+        Whether the image is from a microscope; radiographs and volumes are coarser.
 
     Raises
     ------
     UndecidedSlideError
-        If the file says that pixels are not square, and the user says nothing.
+        If the file states that pixels are not square and the user gives no mpp.
     """
     if mpp is not None:
         return Resolution(mpp, "option")
-    if found.unlike is not None:
-        x, y = found.unlike
+    if found.anisotropic is not None:
+        x, y = found.anisotropic
         raise UndecidedSlideError(
             f"{path}: got pixels of {x:.4g} um along x and {y:.4g} um along y ({found.source}); "
-            "expected square pixels; resample it, or give --mpp to take them as square"
+            "expected square pixels; resample it, or give --mpp to treat them as square"
         )
     low, high = _PLAUSIBLE
-    if microscope and found.refused:
-        logger.warning("%s: mpp is unknown: %s; give it with --mpp", path, found.refused)
+    if microscope and found.rejected:
+        logger.warning("%s: mpp is unknown: %s; give it with --mpp", path, found.rejected)
     if microscope and found.mpp and not low <= found.mpp <= high:
         logger.warning(
             "%s: states %g um per pixel (%s), which no microscope has; if its unit is wrong, give "
@@ -98,13 +97,13 @@ def chosen(
     return found
 
 
-def sized(x: float | None, y: float | None, source: str) -> Resolution:
-    """Take micrometres along x and along y; of one axis alone, it stands for both.
+def pixel_resolution(x: float | None, y: float | None, source: str) -> Resolution:
+    """Return the resolution of micrometres along x and y; one of them applies to both axes.
 
-    Sizes that are not positive numbers below 10,000 are not trusted.
+    Values that are not positive numbers below 10,000 are not trusted.
     """
     sizes = [size for size in (x, y) if size is not None]
-    if not sizes or not all(0 < size < _MOST_UM for size in sizes):
+    if not sizes or not all(0 < size < _MAX_UM for size in sizes):
         return UNKNOWN
     mean = sum(sizes) / len(sizes)
     if max(sizes) > SAME_MPP * min(sizes):
@@ -112,19 +111,19 @@ def sized(x: float | None, y: float | None, source: str) -> Resolution:
     return Resolution(mean, source)
 
 
-def written(text: str | None, unit: str = "um") -> float | None:
-    """Micrometres written out with a decimal point or comma; NaN if they are not a number.
+def parse_um(text: str | None, unit: str = "um") -> float | None:
+    """Parse a length with a decimal point or comma to micrometres; NaN if it is not a number.
 
     Parameters
     ----------
     text
-        The number; None, which is returned, if nothing is written.
+        The number, or None, for which None is returned.
     unit
         Name of the unit.
 
     Examples
     --------
-    >>> written("0,25"), written("250", "nm")
+    >>> parse_um("0,25"), parse_um("250", "nm")
     (0.25, 0.25)
     """
     if text is None:
@@ -139,7 +138,7 @@ def written(text: str | None, unit: str = "um") -> float | None:
 
 
 def micrometres(unit: str) -> float:
-    """Micrometres of a unit by any usual name; NaN of others, such as ``pixel``.
+    """Return the micrometres of a unit by any of its usual names; NaN for others (``pixel``).
 
     Examples
     --------
@@ -155,26 +154,26 @@ def tag_resolution(x: object, y: object, unit: int) -> Resolution:
     """Read the TIFF tags XResolution, YResolution (numerator, denominator) and ResolutionUnit."""
     per_unit = _PER_UNIT.get(unit)
     sizes = [_um_per_px(value, per_unit) for value in (x, y)]
-    return plausible(sizes[0], sizes[1], "resolution tags")
+    return plausible_resolution(sizes[0], sizes[1], "resolution tags")
 
 
-def plausible(x: float | None, y: float | None, source: str) -> Resolution:
-    """Take micrometres along x and y that a microscope may have, as printers' dots are tags too."""
+def plausible_resolution(x: float | None, y: float | None, source: str) -> Resolution:
+    """Return the resolution if a microscope may have it: printers' dpi are in the same tags."""
     if x is None or y is None:
         return UNKNOWN
     low, high = _PLAUSIBLE
-    strange = [size for size in (x, y) if not low <= size <= high]
-    if strange:
-        return Resolution(None, UNKNOWN.source, refused=(
-            f"got {strange[0]:.3g} um per pixel ({source}); expected {low:g} to {high:g}"
+    outside = [size for size in (x, y) if not low <= size <= high]
+    if outside:
+        return Resolution(None, UNKNOWN.source, rejected=(
+            f"got {outside[0]:.3g} um per pixel ({source}); expected {low:g} to {high:g}"
         ))  # fmt: skip
-    return sized(x, y, source)
+    return pixel_resolution(x, y, source)
 
 
 def spacing_resolution(spacing: Sequence[object], source: str) -> Resolution:
-    """Take pixel spacing in mm, between rows and between columns."""
-    y, x = [*(written(str(size), "mm") for size in spacing[:2]), None, None][:2]
-    return sized(x, y, source)
+    """Return the resolution of a pixel spacing in mm: between rows, then between columns."""
+    y, x = [*(parse_um(str(size), "mm") for size in spacing[:2]), None, None][:2]
+    return pixel_resolution(x, y, source)
 
 
 def _um_per_px(value: object, per_unit: float | None) -> float | None:

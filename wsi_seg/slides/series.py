@@ -1,4 +1,4 @@
-"""Owns which DICOM files of a folder belong together: levels of a slide, slices of a series."""
+"""Owns grouping the DICOM files of a folder into levels of a slide and slices of a series."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from wsi_seg.errors import SlideError
-from wsi_seg.slides.instances import is_dicom, read_header, translate_dicom_errors
+from wsi_seg.slides.containers import is_dicom
+from wsi_seg.slides.instances import read_header, translate_dicom_errors
 from wsi_seg.slides.slide import member_path
 
 MICROSCOPY = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
-_NO_LEVEL = {"LABEL", "OVERVIEW", "THUMBNAIL"}
+_ASSOCIATED = {"LABEL", "OVERVIEW", "THUMBNAIL"}
 _TAGS = (
     "SOPClassUID",
     "SeriesInstanceUID",
@@ -28,22 +29,22 @@ _TAGS = (
 
 @dataclass(frozen=True, slots=True)
 class DicomSummary:
-    """What decides where a DICOM file belongs.
+    """Header values by which DICOM files are grouped.
 
     Parameters
     ----------
     path
         The file.
     series
-        Its series' UID.
+        Series instance UID.
     microscopy
-        Whether it is of a whole slide.
+        Whether it is a VL Whole Slide Microscopy image.
     level
-        Whether it is a level of it: no label, overview or thumbnail.
+        Whether it is a pyramid level, not a label, overview or thumbnail.
     area
-        Pixels of the whole level.
-    place
-        Position along the axis of a stack of slices in mm, or None.
+        Number of pixels of the level.
+    position_mm
+        Position along the normal of the slice in mm, or None.
     """
 
     path: Path
@@ -51,11 +52,11 @@ class DicomSummary:
     microscopy: bool
     level: bool
     area: int
-    place: float | None
+    position_mm: float | None
 
 
 def read_summary(path: Path) -> DicomSummary | None:
-    """Read what decides where a file belongs; None if it is not a DICOM picture."""
+    """Read a file's summary; return None if it is not a DICOM image."""
     try:
         if not path.is_file() or not is_dicom(path):
             return None
@@ -63,19 +64,19 @@ def read_summary(path: Path) -> DicomSummary | None:
         with translate_dicom_errors(path):
             return _summary(path, header)
     except (SlideError, OSError):
-        return None  # opening it says what is wrong
+        return None  # opening the file will report the error
 
 
 def levels_of_series(path: Path) -> tuple[Path, ...]:
-    """Files with the levels of the slide that a file or folder holds; empty if it is not a slide.
+    """Return the files with the levels of the slide in a file or folder; empty if not a slide.
 
-    Files of the same folder and series belong together.
+    Files of one series in one folder form a slide.
 
     Raises
     ------
     SlideError
-        If the file itself is a label, overview or thumbnail, or a folder holds no slide or
-        several.
+        If the file is a label, overview or thumbnail, or the folder does not hold exactly one
+        slide.
     """
     if path.is_dir():
         levels = [summary for summary in _summaries(path) if summary.microscopy and summary.level]
@@ -98,7 +99,7 @@ def levels_of_series(path: Path) -> tuple[Path, ...]:
 
 
 def slice_file(folder: Path, z: int) -> Path:
-    """File with one slice of the series in a folder; slices are counted by their position.
+    """Return the file of slice ``z`` of the series in a folder; slices are ordered by position.
 
     Raises
     ------
@@ -114,26 +115,25 @@ def slice_file(folder: Path, z: int) -> Path:
 
 
 def slice_distance(folder: Path) -> float | None:
-    """Millimetres from slice to slice of the series in a folder, the median of all; None of one."""
-    places = [place for place, _ in _slices(folder, folder.stat().st_mtime_ns)]
-    return float(np.median(np.diff(places))) or None if len(places) > 1 else None
+    """Return the median distance in mm of the slices in a folder; None for a single slice."""
+    positions = [position for position, _ in _slices(folder, folder.stat().st_mtime_ns)]
+    return float(np.median(np.diff(positions))) or None if len(positions) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What the DICOM files of a folder are: slides, and pictures that are not."""
+    """DICOM files of a folder, sorted into slides and associated images."""
 
     slides: tuple[Path, ...]
-    no_levels: tuple[Path, ...]
+    associated: tuple[Path, ...]
 
 
 def find_series(folder: Path, files: Sequence[Path]) -> Series:
-    """Sort DICOM files of one folder into slides.
+    """Group the DICOM files of one folder into slides.
 
-    The files of a whole slide are one slide, and the folder stands for it if it is the only one and
-    has several files; otherwise its file with most pixels does. A series of slices, if it is alone
-    in the folder, is listed by position as ``folder/z0000``. Every other file is a slide of its
-    own.
+    The files of a whole slide form one slide. It is listed as the folder if it is the only slide
+    there and has several files, else as its file with the most pixels. The slices of a series that
+    is alone in the folder are listed by position as ``folder/z0000``. Any other file is a slide.
     """
     summaries = [summary for file in files if (summary := read_summary(file))]
     levels = [summary for summary in summaries if summary.microscopy and summary.level]
@@ -147,7 +147,7 @@ def find_series(folder: Path, files: Sequence[Path]) -> Series:
     stack = _stack(summaries)
     others = [summary.path for summary in summaries if not summary.microscopy]
     slides += [member_path(folder, z) for z in range(len(stack))] or others
-    # Damaged files are slides too: opening them says what is wrong.
+    # Damaged files are listed, too: opening them will report the error.
     known = {summary.path for summary in summaries}
     slides += [file for file in files if file.suffix and file not in known]
     return Series(tuple(slides), tuple(b.path for b in summaries if b.microscopy and not b.level))
@@ -158,16 +158,16 @@ def _summaries(folder: Path) -> list[DicomSummary]:
 
 
 def _stack(summaries: Sequence[DicomSummary]) -> list[tuple[float, Path]]:
-    """Places and files of a series of slices, in order; empty if these are not such a series."""
-    places = [(summary.place, summary.path) for summary in summaries if summary.place is not None]
+    """Return positions and files of a series of slices in order; empty if it is not a series."""
+    slices = [(b.position_mm, b.path) for b in summaries if b.position_mm is not None]
     one_series = len({summary.series for summary in summaries}) == 1
-    alone = one_series and len(places) == len(summaries) > 1
-    return sorted(places) if alone else []
+    alone = one_series and len(slices) == len(summaries) > 1
+    return sorted(slices) if alone else []
 
 
 @lru_cache(maxsize=16)
 def _slices(folder: Path, changed: int) -> tuple[tuple[float, Path], ...]:
-    """Keep the order of a folder's slices; ``changed`` makes a changed folder another one."""
+    """Cache the order of a folder's slices; ``changed`` (mtime) invalidates the cache entry."""
     del changed
     return tuple(_stack(_summaries(folder)))
 
@@ -181,14 +181,14 @@ def _summary(path: Path, header: Any) -> DicomSummary | None:  # noqa: ANN401 (p
         path=path,
         series=str(header.get("SeriesInstanceUID", "")),
         microscopy=str(header.get("SOPClassUID", "")) == MICROSCOPY,
-        level=not kind & _NO_LEVEL,
+        level=not kind & _ASSOCIATED,
         area=int(rows or 0) * int(columns or 0),
-        place=_place(header),
+        position_mm=_position_mm(header),
     )
 
 
-def _place(header: Any) -> float | None:  # noqa: ANN401 (pydicom's type)
-    """Distance along the normal of the slice, by DICOM PS3.3 C.7.6.2.1.1."""
+def _position_mm(header: Any) -> float | None:  # noqa: ANN401 (pydicom's type)
+    """Return the position along the normal of the slice (DICOM PS3.3 C.7.6.2.1.1)."""
     position, axes = header.get("ImagePositionPatient"), header.get("ImageOrientationPatient")
     if not position or not axes or len(position) != 3 or len(axes) != 6:
         return None

@@ -1,4 +1,4 @@
-"""Owns what every reader promises: the Slide protocol, and the tile streams a slide may offer."""
+"""Owns the Slide protocol that all readers implement, and the tile streams a slide may offer."""
 
 import re
 from dataclasses import dataclass
@@ -19,39 +19,40 @@ from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 
 _MEMBER = re.compile(r"z[0-9]{4,}")
 
-# A slide whose coarsest level has more pixels than this is shown without a picture.
-_LARGEST_DRAWN_PX = 2**24
+# Notebooks show no thumbnail of a slide whose coarsest level has more pixels.
+_MAX_THUMBNAIL_SOURCE_PX = 2**24
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileStreams:
-    """Finished, independently decodable streams of one level's tiles, left to right, row by row.
+    """Independently decodable, compressed streams of one level's tiles, in row-major order.
 
-    Each decodes to a full tile of uint8; tiles at the right and bottom stick out.
+    Each stream decodes to a full uint8 tile; tiles at the right and bottom edges extend past the
+    level.
 
     Parameters
     ----------
     tile
         Size of a tile.
     kind
-        How the streams are compressed.
+        Compression of the streams.
     predictor
-        Whether pixels are stored as differences to the pixels left of them.
+        Whether pixels are stored as differences from their left neighbours (TIFF predictor 2).
     tables
-        JPEG tables that all streams share; empty if none.
+        JPEG tables shared by all streams; empty if there are no shared tables.
     jpeg_rgb
         Whether JPEG components are RGB, not YCbCr.
     files
         Files that hold the streams.
     file, offsets, sizes
-        Number of the file that each stream is in, and its place and length there, in bytes; size 0
-        for a missing tile.
+        Index into ``files`` of each stream, and its offset and size in bytes, each ``(tiles,)``;
+        size 0 for a missing tile.
     samples
-        Samples per pixel: 1 for grey, 3 for RGB, 4 for RGB and alpha.
+        Samples per pixel: 1 for grey, 3 for RGB, 4 for RGBA.
     fill
-        Grey value of pixels in tiles that are missing.
+        Grey value of the pixels of missing tiles, 0 to 255.
     wrapped
-        Whether streams are in DICOM's items, which are no part of them.
+        Whether streams are wrapped in DICOM items, which must be removed.
     """
 
     tile: Extent
@@ -70,16 +71,16 @@ class TileStreams:
 
 @dataclass(frozen=True, slots=True)
 class NotCopyable:
-    """A level whose streams cannot be copied, and why, as the end of a sentence."""
+    """A level whose streams cannot be copied, and why (the end of a sentence)."""
 
     reason: str
 
 
 class Slide(Protocol):
-    """One slide file. Picklable, and safe to share among threads.
+    """One slide file; picklable and thread-safe.
 
-    A reader of one's own derives from it, sets the attributes and writes `read_region`; the other
-    methods may be left as they are. `wsi_seg.check_slide` checks it.
+    A custom reader subclasses it, sets the attributes and implements `read_region`; the other
+    methods have defaults. `wsi_seg.check_slide` checks a reader.
 
     Attributes
     ----------
@@ -90,11 +91,11 @@ class Slide(Protocol):
     format
         Short word for the kind of file, such as ``svs`` or ``ome-tiff``.
     pyramid
-        Extents of all levels, and mpp or None where the file does not say.
+        Extents of all levels, and mpp, or None if the file does not state it.
     mpp_source
-        Where mpp comes from, such as ``aperio`` or ``option``; ``none`` if unknown.
+        Source of mpp, such as ``aperio`` or ``option``; ``none`` if unknown.
     scene
-        Number, from 1, of the image in its file, if one was asked for.
+        Number (from 1) of the image in its file, if one was requested.
     slice_mm
         Millimetres from one slice to the next, if it is a slice of a volume.
 
@@ -113,12 +114,12 @@ class Slide(Protocol):
     slice_mm: float | None = None
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
-        """Read a region inside its level, as ``(H, W, 3)`` uint8 RGB.
+        """Read a region as ``(H, W, 3)`` uint8 RGB.
 
         Raises
         ------
         RegionError
-            If the level does not exist or the region sticks out of it.
+            If the level does not exist, or the region extends beyond it.
         SlideError
             If the file is damaged there.
         """
@@ -133,7 +134,9 @@ class Slide(Protocol):
         size_px: tuple[int, int] = (0, 0),
         fill: int | None = None,
     ) -> NDArray[np.uint8]:
-        """Read a region of a level; or a rectangle at any resolution, see `read_centred`.
+        """Read a region of a level, or a rectangle at any resolution, as ``(H, W, 3)`` uint8 RGB.
+
+        Give either ``region``, or ``mpp`` and the other parameters, see `read_centred`.
 
         Examples
         --------
@@ -145,7 +148,7 @@ class Slide(Protocol):
                 f"slide {self.name!r}: got region {region} and mpp {mpp}; expected one of them"
             )
         if region is not None:
-            self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+            self.pyramid.downsample(region.level)  # raises for a level that does not exist
             require_inside(region, self.pyramid.extents[region.level], self.name)
             return self.read_region(region)
         assert mpp is not None
@@ -154,20 +157,20 @@ class Slide(Protocol):
         )
 
     def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
-        """Whole slide, area-averaged so that its longer side has at most ``longest_px`` pixels."""
+        """Return the slide, area-averaged to at most ``longest_px`` pixels per side, (H, W, 3)."""
         size = thumbnail_extent(self.pyramid.extent, longest_px)
         return area_averaged(self.pyramid, self.read_region, size)
 
     def streams(self, level: int) -> TileStreams | NotCopyable:
-        """Offer the finished tile streams of a level, or the reason why it has none."""
+        """Return the compressed streams of a level's tiles, or why they cannot be copied."""
         return NotCopyable(f"{self.format} without tiles")
 
     def native_block(self, level: int) -> Extent:
-        """Size of the blocks, tiles or strips, that are decoded one by one; here the level."""
+        """Return the size of the tiles or strips that are decoded one at a time; here the level."""
         return self.pyramid.extents[level]
 
     def close(self) -> None:
-        """Release what the reader holds, here nothing; a later read takes hold of it again."""
+        """Release open files and caches, here none; a later read opens them again."""
         return
 
     def _repr_html_(self) -> str:
@@ -178,9 +181,9 @@ class Slide(Protocol):
         return picture_png(self._thumbnail)
 
     def _thumbnail(self) -> NDArray[np.uint8] | None:
-        """Coarsest level made small; None where that level is large itself."""
+        """Return a thumbnail made from the coarsest level; None if that level is too large."""
         level = len(self.pyramid.extents) - 1
-        if self.pyramid.extents[level].area > _LARGEST_DRAWN_PX:
+        if self.pyramid.extents[level].area > _MAX_THUMBNAIL_SOURCE_PX:
             return None
         return self.thumbnail(LONGEST_PX)
 
@@ -197,7 +200,7 @@ class Slide(Protocol):
 
 
 def slide_name(path: Path) -> str:
-    """Name a slide by its file without the ending, by its folder, or by volume and slice.
+    """Return the name of a slide: file name without suffix, folder name, or volume and slice.
 
     ``a.ome.tif`` is ``a``, the folder ``1.2.7`` is ``1.2.7``, and ``ct.nii.gz/z0012`` is
     ``ct_z0012``.
@@ -211,12 +214,12 @@ def slide_name(path: Path) -> str:
 
 
 def member_path(whole: Path, z: int) -> Path:
-    """Path that stands for one slice of a volume or of a series: ``whole/z0012``."""
+    """Return the path that stands for one slice of a volume or series: ``whole/z0012``."""
     return whole / f"z{z:04d}"
 
 
 def split_member(path: Path) -> tuple[Path, int] | None:
-    """Split the path of a slice into the volume or series and z; None for any other path."""
+    """Split the path of a slice into the volume or series and z; return None for other paths."""
     if not _MEMBER.fullmatch(path.name) or path.exists() or not path.parent.exists():
         return None
     return path.parent, int(path.name[1:])

@@ -1,4 +1,4 @@
-"""Owns which files a slide is made of: their size, and a digest that distinguishes slides."""
+"""Owns the files of a slide: their total size, and a digest that identifies the slide."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,14 +11,14 @@ from wsi_seg.slides.find import volume_suffix
 from wsi_seg.slides.slide import split_member
 
 _END_BYTES = 1 << 16
-# Of a slide in many files, this many are looked into; of the others the size is enough.
-_OPENED = 64
+# The digest of a slide in many files reads this many of them, and uses the sizes of the others.
+_MAX_DIGESTED = 64
 
 
 def source_bytes(path: Path) -> int:
-    """Add up the sizes of a slide's files; a slice of a volume counts as its share.
+    """Return the total size of a slide's files; a slice counts as its share of the volume.
 
-    What cannot be read counts as 0: opening it says what is wrong.
+    Files that cannot be read count as 0: opening the slide will report the error.
     """
     if (remote := object_path(path)) is not None:
         with suppress(OSError):
@@ -37,16 +37,16 @@ def source_bytes(path: Path) -> int:
 
 
 def source_name(path: Path) -> str:
-    """Give the name of the file or folder, and of the slice in it, such as ``ct.nii.gz/z0012``."""
+    """Return the name of the file or folder, with the slice in it: ``ct.nii.gz/z0012``."""
     member = split_member(path)
     return path.name if member is None else f"{member[0].name}/{path.name}"
 
 
 def source_digest(path: Path) -> str:
-    """SHA-256 of the first and last 64 KiB: distinguishes slides without reading gigabytes.
+    """Return the SHA-256 of the first and last 64 KiB, which identifies a slide at little cost.
 
-    Of a slide in several files, their names and sizes and the ends of the first 64 count; of a
-    slice its number does as well.
+    For a slide in several files, it covers their names and sizes, and both ends of the first 64;
+    for a slice, its number as well.
     """
     digest = hashlib.sha256()
     if (remote := object_path(path)) is not None:
@@ -60,7 +60,7 @@ def source_digest(path: Path) -> str:
     for number, file in enumerate(files):
         if len(files) > 1:
             digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        if number < _OPENED:
+        if number < _MAX_DIGESTED:
             _add_ends(digest, file)
     return digest.hexdigest()
 
@@ -73,7 +73,7 @@ def _add_ends(digest: "hashlib._Hash", path: Path) -> None:
 
 
 def _files(path: Path) -> Iterator[Path]:
-    """Files that a slide's pixels come from, sorted."""
+    """Yield the files that hold a slide's pixels, sorted."""
     member = split_member(path)
     if member is not None and member[0].is_dir():
         from wsi_seg.slides.series import slice_file

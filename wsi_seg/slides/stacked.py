@@ -1,4 +1,4 @@
-"""Owns how many pictures a TIFF file holds, however they are stacked, and which way up they are."""
+"""Owns counting the images that a TIFF file holds, and reading their orientation."""
 
 import math
 from dataclasses import dataclass
@@ -8,22 +8,22 @@ from typing import Any
 import tifffile
 
 from wsi_seg.slides.failures import translate_errors
-from wsi_seg.slides.tiff_ifds import require_few
+from wsi_seg.slides.tiff_ifds import check_ifds
 
-# Levels of a pyramid differ by more than this along a side.
-_LEAST_DOWNSAMPLE = 1.5
+# Levels of a pyramid are smaller than level 0 by more than this factor.
+_MIN_DOWNSAMPLE = 1.5
 
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """Pictures of a TIFF file.
+    """Images in a TIFF file.
 
     Parameters
     ----------
     count
-        How many there are; levels of a pyramid and masks of transparency count for nothing.
+        Number of images, without pyramid levels and transparency masks.
     orientation
-        TIFF's tag Orientation of the first: 1 is the usual one.
+        Orientation tag of the first image; 1 is upright.
     """
 
     count: int
@@ -31,14 +31,14 @@ class Stack:
 
 
 def read_stack(path: Path) -> Stack:
-    """Count the pictures of a TIFF file.
+    """Count the images in a TIFF file.
 
     Raises
     ------
     SlideError
         If it cannot be read.
     """
-    require_few(path)
+    check_ifds(path)
     with (
         translate_errors(
             path, "cannot be read as a TIFF: ", "a readable TIFF", also=(tifffile.TiffFileError,)
@@ -62,9 +62,9 @@ def _kind(page: Any) -> int:  # noqa: ANN401 (tifffile has no types)
 
 
 def _is_level(page: Any, first: Any) -> bool:  # noqa: ANN401 (tifffile has no types)
-    """Whether a page is the first one at a lower resolution, which not all programs mark."""
+    """Return whether a page is a reduced version of the first; not all writers mark these."""
     small = page.aspage()
     tall = first.imagelength / max(1, small.imagelength)
     wide = first.imagewidth / max(1, small.imagewidth)
     rounding = 1.5 / max(1, min(small.imagelength, small.imagewidth))
-    return bool(min(tall, wide) > _LEAST_DOWNSAMPLE and abs(tall / wide - 1) <= rounding)
+    return bool(min(tall, wide) > _MIN_DOWNSAMPLE and abs(tall / wide - 1) <= rounding)

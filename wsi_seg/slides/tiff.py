@@ -1,7 +1,7 @@
-"""Owns slides in TIFF files (SVS, OME-TIFF, generic pyramids); the only room of tifffile here.
+"""Owns reading slides in TIFF files (SVS, OME-TIFF, generic pyramids) with tifffile.
 
-tifffile reads the metadata and decodes; tiles are read by position, so threads need no lock and
-a pickled slide opens the file again.
+tifffile parses the metadata and decodes tiles; bytes are read with ``pread``, so threads need no
+lock and a pickled slide reopens the file.
 """
 
 import logging
@@ -23,9 +23,9 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.orientation import stored_region, upright, upright_extent
 from wsi_seg.slides.pages import TiffLevel, read_level, tile_streams
-from wsi_seg.slides.resolution import UNKNOWN, Resolution, chosen, tag_resolution
+from wsi_seg.slides.resolution import UNKNOWN, Resolution, choose_resolution, tag_resolution
 from wsi_seg.slides.slide import NotCopyable, Slide, TileStreams, slide_name
-from wsi_seg.slides.tiff_ifds import require_few
+from wsi_seg.slides.tiff_ifds import check_ifds
 from wsi_seg.slides.tiff_images import TiffImage, main_image
 from wsi_seg.slides.tiles import paste, pread
 from wsi_seg.slides.vendors import (
@@ -41,11 +41,11 @@ from wsi_seg.slides.vendors import (
 logger = logging.getLogger(__name__)
 
 _Context = AbstractContextManager[None]
-_KEPT_STRIP_BYTES = 64 * 2**20
-# Writers let empty tiles share one stream; such streams are short.
-_SHARED_TIMES = 10
-# Compressions whose streams say themselves how large they are.
-_CLAIMING: dict[int, ImageKind] = {
+_CACHED_STRIP_BYTES = 64 * 2**20
+# Some writers let empty tiles share one stream, but such streams are short.
+_MAX_SHARED_RATIO = 10
+# Compressions whose streams declare the size of their image.
+_IMAGE_KINDS: dict[int, ImageKind] = {
     7: "jpeg",
     33003: "jpeg2k",
     33004: "jpeg2k",
@@ -66,26 +66,26 @@ class TiffSlide(Slide):
     path
         The file.
     mpp
-        Micrometres per pixel of level 0 that replace what the file says.
+        Micrometres per pixel of level 0; overrides the file's metadata.
     scene
-        Number, from 1, or name of the image to take from a file with several.
+        Number (from 1) or name of the image to read from a file that holds several.
 
     Raises
     ------
     SlideError
         If the file is not a TIFF, or is damaged.
     UnsupportedSlideError
-        If its pixels are of a kind that has no meaning as RGB, or not square, or if it holds
-        several images that may be the slide.
+        If its pixels cannot be converted to RGB or are not square, or if several images may be the
+        slide.
     """
 
     def __init__(self, path: Path, *, mpp: float | None = None, scene: str | None = None) -> None:
         self.path = path
         self.name = slide_name(path)
         self._override, self._scene = mpp, scene
-        self._kept: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
+        self._strips: OrderedDict[tuple[int, int], NDArray[np.generic]] = OrderedDict()
         self._lock = threading.Lock()
-        require_few(path)
+        check_ifds(path)
         with (
             _translate_errors(path),
             tifffile.TiffFile(path) as tiff,
@@ -94,16 +94,16 @@ class TiffSlide(Slide):
             image = main_image(tiff, fresh, path, scene)
             self._levels = tuple(read_level(level, image.page, path) for level in image.levels)
             self.format, self.scene = _format(tiff), image.number
-            found = chosen(mpp, _resolution(tiff, image), path)
+            found = choose_resolution(mpp, _resolution(tiff, image), path)
             self.mpp_source = found.source
-            self.pyramid = Pyramid(tuple(level.shown for level in self._levels), found.mpp)
-        _require_whole(path, self._levels)
+            self.pyramid = Pyramid(tuple(level.displayed for level in self._levels), found.mpp)
+        _require_complete(path, self._levels)
 
     def read_region(self, region: Region) -> NDArray[np.uint8]:
         """Read a region; see `wsi_seg.slides.Slide.read`."""
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(region.level)  # raises for a level that does not exist
         level = self._levels[region.level]
-        require_inside(region, level.shown, self.name)
+        require_inside(region, level.displayed, self.name)
         stored = stored_region(region, level.extent, level.orientation)
         samples = np.empty((stored.height, stored.width, len(level.blank)), level.page.dtype)
         samples[...] = level.blank
@@ -112,16 +112,16 @@ class TiffSlide(Slide):
         return np.ascontiguousarray(upright(level.colour.to_rgb(samples), level.orientation))
 
     def streams(self, level: int) -> TileStreams | NotCopyable:
-        """Offer the tile streams of a level; see `wsi_seg.slides.Slide.streams`."""
+        """Return the tile streams of a level; see `wsi_seg.slides.Slide.streams`."""
         return tile_streams(self._levels[level], self.path)
 
     def native_block(self, level: int) -> Extent:
-        """Size of a tile or strip; see `wsi_seg.slides.Slide.native_block`."""
+        """Return the size of a tile or strip; see `wsi_seg.slides.Slide.native_block`."""
         return upright_extent(self._levels[level].segment, self._levels[level].orientation)
 
     def close(self) -> None:
-        """Release the strips that are kept; no file is held open."""
-        self._kept.clear()
+        """Release the cached strips; no file is kept open."""
+        self._strips.clear()
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._override, self._scene)
@@ -129,9 +129,9 @@ class TiffSlide(Slide):
     def _paste(self, region: Region, number: int, samples: NDArray[np.generic]) -> None:
         level = self._levels[region.level]
         rows, columns = level.grid
-        plane, place = divmod(number, rows * columns)
-        top = place // columns * level.segment.height
-        left = place % columns * level.segment.width
+        plane, index = divmod(number, rows * columns)
+        top = index // columns * level.segment.height
+        left = index % columns * level.segment.width
         pixels = self._segment(region.level, number)
         if pixels is None:
             return
@@ -140,20 +140,20 @@ class TiffSlide(Slide):
         paste(pixels, top, left, region=region, out=out)
 
     def _segment(self, level: int, number: int) -> NDArray[np.generic] | None:
-        """Decode one tile or strip, ``(H, W, S)``; None if the file leaves it out."""
+        """Decode one tile or strip, ``(H, W, S)``; return None if it is missing."""
         with self._lock:
-            kept = self._kept.get((level, number))
-        if kept is not None:
-            return kept
+            cached = self._strips.get((level, number))
+        if cached is not None:
+            return cached
         pixels = self._decode(self._levels[level], number)
-        # Strips span many regions; tiles are better kept as chunks of a store.
+        # Strips span many regions, so they are cached; tiles are not.
         if pixels is not None and not self._levels[level].page.is_tiled:
             with self._lock:
-                self._kept[level, number] = pixels
-                while len(self._kept) > 1 and (
-                    sum(strip.nbytes for strip in self._kept.values()) > _KEPT_STRIP_BYTES
+                self._strips[level, number] = pixels
+                while len(self._strips) > 1 and (
+                    sum(strip.nbytes for strip in self._strips.values()) > _CACHED_STRIP_BYTES
                 ):
-                    self._kept.popitem(last=False)
+                    self._strips.popitem(last=False)
         return pixels
 
     def _decode(self, level: TiffLevel, number: int) -> NDArray[np.generic] | None:
@@ -165,7 +165,7 @@ class TiffSlide(Slide):
         with _translate_errors(
             self.path, f"tile {number} of the level of {level.extent} is damaged: "
         ):
-            kind = _CLAIMING.get(int(page.compression))
+            kind = _IMAGE_KINDS.get(int(page.compression))
             if kind is not None and not page.jpegheader:
                 require_sound(data, kind, level.segment)
             return level.decode(data, number)
@@ -179,21 +179,21 @@ def _translate_errors(path: Path, what: str = "cannot be read as a TIFF slide: "
     return translate_errors(path, what, "a readable TIFF", also=(tifffile.TiffFileError,))
 
 
-def _require_whole(path: Path, levels: tuple[TiffLevel, ...]) -> None:
-    """Refuse a file that ends before its tiles do, or whose tiles are the same bytes again."""
+def _require_complete(path: Path, levels: tuple[TiffLevel, ...]) -> None:
+    """Refuse a truncated file, or one whose tiles share the same bytes many times."""
     total = path.stat().st_size
-    named = sum(int(level.sizes.sum()) for level in levels)
-    if named > _SHARED_TIMES * total:
+    declared = sum(int(level.sizes.sum()) for level in levels)
+    if declared > _MAX_SHARED_RATIO * total:
         raise SlideError(
-            f"{path}: its tiles name {named} bytes of a file of {total}, so many share the same; "
-            "the file is damaged"
+            f"{path}: its tiles declare {declared} bytes in a file of {total}, so many share the "
+            "same bytes; the file is damaged"
         )
     for number, level in enumerate(levels):
         past = (level.offsets < 0) | (level.sizes < 0) | (level.offsets > total - level.sizes)
         empty = np.flatnonzero((level.sizes == 0) & (level.offsets > 0))
-        if empty.size:  # left out on purpose, a tile has no place either
+        if empty.size:  # a tile that is missing on purpose has offset 0, too
             logger.warning(
-                "%s: %d tiles of level %d have no bytes, the first is number %d; they are left out",
+                "%s: %d tiles of level %d have no bytes, the first is number %d; they stay blank",
                 path, empty.size, number, empty[0],
             )  # fmt: skip
         cut = past & (level.sizes != 0)
@@ -214,7 +214,7 @@ def _format(tiff: Any) -> str:  # noqa: ANN401 (tifffile has no types)
 
 
 def _resolution(tiff: Any, image: TiffImage) -> Resolution:  # noqa: ANN401 (has no types)
-    """Take what the vendor's own metadata say, else the resolution tags."""
+    """Return the resolution in the vendor's metadata, or else in the resolution tags."""
     page = image.page
     description, tags = tiff.pages.first.description or "", page.tags
     x, y, unit = tags.valueof(282), tags.valueof(283), int(tags.valueof(296, 2))

@@ -1,4 +1,4 @@
-"""Owns what the samples of a TIFF page mean: colours, alpha, and pixels that are left out."""
+"""Owns the colour model of a TIFF page: photometric interpretation, alpha, nodata value."""
 
 import logging
 import math
@@ -16,24 +16,24 @@ from wsi_seg.slides.colour import Colour, Model
 logger = logging.getLogger(__name__)
 
 IMAGE_STREAMS = {7, 33005, 34712, 50001, 50002, 52546}
-"""Compressions that are image formats of their own: JPEG, JPEG 2000, WebP, JPEG XL."""
+"""Compressions that are image formats: JPEG, JPEG 2000, WebP, JPEG XL."""
 
 _APERIO_YCBCR = 33003
-# Old-style JPEG is converted to RGB as well.
+# The decoder of old-style JPEG (6) converts to RGB, too.
 _CONVERTING = IMAGE_STREAMS | {6}
 _MODELS: dict[int, Model] = {
     0: "white-is-zero",
     1: "grey",
     2: "rgb",
     3: "palette",
-    6: "rgb",  # decoders of JPEG and JPEG 2000 convert
+    6: "rgb",  # the JPEG and JPEG 2000 decoders convert YCbCr
 }
 _ALPHA = {1, 2}
 _GDAL_NODATA = 42113
 
 
 def read_colour(page: Any, path: Path, *, planes: int) -> Colour:  # noqa: ANN401 (no types)
-    """Read what the samples of a page mean.
+    """Read the colour model of a page's samples.
 
     Parameters
     ----------
@@ -42,14 +42,14 @@ def read_colour(page: Any, path: Path, *, planes: int) -> Colour:  # noqa: ANN40
     path
         The file.
     planes
-        Pages like this one that make up a picture together: 1, or 3 for red, green and blue.
+        Number of planes that form an image: 1, or 3 for red, green and blue.
 
     Raises
     ------
     SlideError
         If its tags contradict each other.
     UnsupportedSlideError
-        If its pixels have no meaning as RGB.
+        If its pixels cannot be converted to RGB.
     """
     model = _model(page, path)
     dtype, bits = page.dtype, page.bitspersample
@@ -76,7 +76,7 @@ def _model(page: Any, path: Path) -> Model:  # noqa: ANN401 (tifffile has no typ
         )
     if compression not in tifffile.TIFF.DECOMPRESSORS:
         raise UnsupportedSlideError(
-            f"{path}: got compression {compression}, which is not known; convert it"
+            f"{path}: got the unknown compression {compression}; convert it"
         )
     if compression == _APERIO_YCBCR or (photometric == 6 and compression not in _CONVERTING):
         return "ycbcr"
@@ -89,7 +89,7 @@ def _extra_samples(
     bits: int,
     path: Path,
 ) -> tuple[Model, int | None]:
-    """Colour model of samples beyond those it needs, and the number of the one that is alpha."""
+    """Interpret extra samples: return the colour model, and the index of the alpha sample."""
     count, needed = int(page.samplesperpixel), 3 if model in {"rgb", "ycbcr"} else 1
     if count < needed:
         raise SlideError(f"{path}: got {count} samples per pixel; expected {needed}")
@@ -102,11 +102,11 @@ def _extra_samples(
         require_colours(path, count, (), bits=bits)
         return "rgb", None
     if model == "rgb" and count == needed + 1:
-        logger.warning("%s: left out a fourth sample that is not called alpha", path)
+        logger.warning("%s: ignored a fourth sample that is not marked as alpha", path)
         return model, None
     raise UnsupportedSlideError(
         f"{path}: got {count} samples per pixel of {word(page.photometric)} colours; expected "
-        f"{needed}, and alpha; save it as RGB"
+        f"{needed}, optionally with alpha; save it as RGB"
     )
 
 
@@ -116,21 +116,21 @@ def blank_samples(
     colour: Colour,
     count: int,
 ) -> NDArray[np.generic]:
-    """Give the samples of pixels that a file leaves out: the value that GDAL states, else white.
+    """Return the samples of pixels that are not stored: GDAL's nodata value, or white.
 
     Parameters
     ----------
     page, main
-        Page of the level, and of level 0, which speaks for levels that state nothing.
+        Page of the level and of level 0; the latter's value applies to levels that state none.
     colour
-        What the samples mean.
+        Colour model of the samples.
     count
         Samples per pixel of all planes.
 
     Returns
     -------
     NDArray
-        ``(count,)``.
+        ``(count,)``, in the dtype of `Colour.blank`.
     """
     blank = colour.blank(count)
     text = page.tags.valueof(_GDAL_NODATA) or main.tags.valueof(_GDAL_NODATA)
@@ -147,5 +147,5 @@ def blank_samples(
 
 
 def word(value: int) -> str:
-    """Name of a TIFF enumeration's member, or the bare number of an unknown one."""
+    """Return the name of a TIFF enumeration member, or the number if it is unknown."""
     return str(getattr(value, "name", value))

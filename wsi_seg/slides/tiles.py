@@ -1,4 +1,4 @@
-"""Owns the bytes and pixels of a file's tiles: read by position, pasted into a region."""
+"""Owns reading the bytes of tiles by offset, and pasting their pixels into a region."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from wsi_seg.geometry import Region
 
 
 def pread(path: Path, offset: int, size: int) -> bytes:
-    """Read bytes at a place; threads need no lock, since no handle is shared."""
+    """Read bytes at an offset; thread-safe, because no file handle is shared."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         return os.pread(descriptor, size, offset)
@@ -21,22 +21,22 @@ def pread(path: Path, offset: int, size: int) -> bytes:
 def paste(
     pixels: NDArray[np.generic], y: int, x: int, *, region: Region, out: NDArray[np.generic]
 ) -> None:
-    """Copy the part of a tile that is in a region.
+    """Copy the part of a tile that is inside a region.
 
     Parameters
     ----------
     pixels
         The tile, ``(H, W, S)``.
     y, x
-        Place of its first pixel in the level.
+        Position of its first pixel, in pixels of the level.
     region
-        What is read.
+        The region.
     out
-        Pixels of the region, ``(H, W, S)``.
+        Pixels of the region, ``(H, W, S)``; changed in place.
     """
     top, left = max(y, region.y), max(x, region.x)
     bottom = min(y + pixels.shape[0], region.y_end)
     right = min(x + pixels.shape[1], region.x_end)
     if top < bottom and left < right:
-        place = slice(top - region.y, bottom - region.y), slice(left - region.x, right - region.x)
-        out[place] = pixels[top - y : bottom - y, left - x : right - x]
+        part = slice(top - region.y, bottom - region.y), slice(left - region.x, right - region.x)
+        out[part] = pixels[top - y : bottom - y, left - x : right - x]

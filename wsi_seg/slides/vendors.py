@@ -1,6 +1,6 @@
-"""Owns what scanners and programs write into TIFF descriptions: mpp, and which image is the slide.
+"""Owns parsing the vendor metadata in TIFF descriptions: mpp, and which image is the slide.
 
-Nothing else of a description is ever read: it may name the patient, the day and the operator.
+Nothing else in a description is read: it may name the patient, the date and the operator.
 """
 
 import math
@@ -12,19 +12,19 @@ from wsi_seg.slides.resolution import (
     UNKNOWN,
     Resolution,
     micrometres,
-    sized,
+    parse_um,
+    pixel_resolution,
     spacing_resolution,
-    written,
 )
 
-# Pictures of the glass, its label or the whole slide at a glance; labels may name patients.
-_ASIDE = re.compile(r"(?<![a-z])(label|macro|thumb|thumbnail|overview|preview)(?![a-z])", re.I)
+# Associated images are never the slide; a label may show the patient's name.
+_ASSOCIATED = re.compile(r"(?<![a-z])(label|macro|thumb|thumbnail|overview|preview)(?![a-z])", re.I)
 
 
 def aperio_resolution(description: str) -> Resolution:
     """Read ``MPP = 0.499`` of an Aperio image description."""
-    found = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)  # all of it: 1e9 is not 1
-    return sized(written(found.group(1)), None, "aperio") if found else UNKNOWN
+    found = re.search(r"\|\s*MPP\s*=([^|\r\n]*)", description)  # the whole field: 1e9 is not 1
+    return pixel_resolution(parse_um(found.group(1)), None, "aperio") if found else UNKNOWN
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +34,13 @@ class OmeImage:
     Parameters
     ----------
     name
-        What the file calls it.
+        Name in the file.
     resolution
-        Of a pixel.
+        Micrometres per pixel.
     channels
-        Names of the channels; empty for those without a name.
+        Names of the channels; empty strings for channels without a name.
     samples
-        Samples per pixel of the first channel: 3 where colours are one channel.
+        Samples per pixel of the first channel: 3 where RGB is one channel.
     """
 
     name: str
@@ -50,7 +50,7 @@ class OmeImage:
 
 
 def ome_images(xml: str) -> tuple[OmeImage, ...]:
-    """List the images of an OME-XML document, in its order; none if it is not XML."""
+    """List the images of an OME-XML document in order; empty if the text is not XML."""
     root = _parsed(xml)
     found = []
     for image in [] if root is None else root.iterfind(".//{*}Image"):
@@ -62,17 +62,17 @@ def ome_images(xml: str) -> tuple[OmeImage, ...]:
         names = tuple(channel.get("Name", "") for channel in channels)
         samples = channels[0].get("SamplesPerPixel", "1") if channels else "1"
         count = int(samples) if samples.isdecimal() else 1
-        found.append(OmeImage(image.get("Name", ""), sized(x, y, "ome"), names, count))
+        found.append(OmeImage(image.get("Name", ""), pixel_resolution(x, y, "ome"), names, count))
     return tuple(found)
 
 
 def _ome_size(pixels: ElementTree.Element, axis: str) -> float | None:
     unit = pixels.get(f"PhysicalSize{axis}Unit", "µm")
-    return written(pixels.get(f"PhysicalSize{axis}"), unit)
+    return parse_um(pixels.get(f"PhysicalSize{axis}"), unit)
 
 
 def ome_planes(xml: str) -> int:
-    """Count the planes that an OME-XML document claims: z, c and t of all its images."""
+    """Count the planes that an OME-XML document declares: z, c and t of all its images."""
     root = _parsed(xml)
     planes = 0
     for pixels in [] if root is None else root.iterfind(".//{*}Pixels"):
@@ -82,7 +82,7 @@ def ome_planes(xml: str) -> int:
 
 
 def philips_resolution(xml: str) -> Resolution:
-    """Read the finest DICOM_PIXEL_SPACING, in mm, of the scanned slide of a Philips document."""
+    """Read the finest DICOM_PIXEL_SPACING (mm) of the WSI image in Philips XML."""
     root = _parsed(xml)
     spacings: list[Resolution] = []
     for image in [] if root is None else root.iter("DataObject"):
@@ -97,13 +97,13 @@ def philips_resolution(xml: str) -> Resolution:
 
 
 def ventana_resolution(xmp: str) -> Resolution:
-    """Read ``ScanRes="0.2325"`` of the iScan element of a Ventana slide."""
+    """Read ``ScanRes="0.2325"`` from the iScan element of a Ventana slide."""
     found = re.search(r"<iScan\b[^>]*\bScanRes\s*=\s*[\"']([0-9.,]+)[\"']", xmp)
-    return sized(written(found.group(1)), None, "ventana") if found else UNKNOWN
+    return pixel_resolution(parse_um(found.group(1)), None, "ventana") if found else UNKNOWN
 
 
 def openslide_resolution(description: str) -> Resolution:
-    """Read ``openslide.mpp-x`` and ``-y``, which libvips copies into what it writes."""
+    """Read ``openslide.mpp-x`` and ``-y``, which libvips copies to the files it writes."""
     x, y = (
         re.search(
             rf"<name>openslide\.mpp-{axis}</name>\s*<value[^>]*>\s*([0-9.,eE+-]+)\s*</value>",
@@ -111,37 +111,37 @@ def openslide_resolution(description: str) -> Resolution:
         )
         for axis in "xy"
     )
-    return sized(x and written(x.group(1)), y and written(y.group(1)), "openslide")
+    return pixel_resolution(x and parse_um(x.group(1)), y and parse_um(y.group(1)), "openslide")
 
 
 def imagej_resolution(description: str, x: float | None, y: float | None) -> Resolution:
-    """Read ``unit=micron`` of an ImageJ description; x and y count pixels per unit."""
+    """Read ``unit=micron`` from an ImageJ description; x and y are pixels per unit."""
     found = re.search(r"^unit=(.*)$", description, re.MULTILINE)
     unit = micrometres(found.group(1)) if found else math.nan
-    return sized(unit / x if x else None, unit / y if y else None, "imagej")
+    return pixel_resolution(unit / x if x else None, unit / y if y else None, "imagej")
 
 
-def says_aside(text: str) -> str:
-    """Word by which a name or description calls its image a label, macro or thumbnail; or nothing.
+def associated_kind(text: str) -> str:
+    """Return the kind of associated image (label, macro ...) that a text names; or an empty string.
 
-    Of a description with fields, such as Aperio's, only what comes before them counts.
+    In a description with fields, such as Aperio's, only the text before the first field counts.
     """
     if text.lstrip().startswith("<"):
         return ""
-    found = _ASIDE.search(text.partition("|")[0][:500])
+    found = _ASSOCIATED.search(text.partition("|")[0][:500])
     return found.group(1).lower() if found else ""
 
 
 @dataclass(frozen=True, slots=True)
 class LeicaImage:
-    """One image of a Leica slide: the whole glass (overview and label), or a part of it."""
+    """One image of a Leica slide: the whole glass (overview and label) or a scanned area."""
 
     overview: bool
     resolution: Resolution
 
 
 def leica_images(xml: str) -> tuple[LeicaImage, ...]:
-    """List the images of a Leica SCN document, in the order of the file."""
+    """List the images of a Leica SCN document in file order."""
     root = _parsed(xml)
     images = []
     for collection in [] if root is None else root.iterfind("{*}collection"):
@@ -153,7 +153,7 @@ def leica_images(xml: str) -> tuple[LeicaImage, ...]:
             (height, width), (rows, columns) = _size(view), _size(pixels)
             whole = height >= glass[0] and width >= glass[1]
             y, x = height / max(1, rows) / 1000, width / max(1, columns) / 1000  # from nm
-            images.append(LeicaImage(whole, sized(x, y, "leica")))
+            images.append(LeicaImage(whole, pixel_resolution(x, y, "leica")))
     return tuple(images)
 
 

@@ -1,4 +1,4 @@
-"""Owns how grey values of more than 8 bit become 0 to 255: DICOM images, CT volumes."""
+"""Owns scaling grey values of more than 8 bits to uint8: DICOM images, CT volumes."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Values shown as black and as white; between them grey rises linearly.
+    """Values shown as black and as white, with a linear ramp between them.
 
     Parameters
     ----------
     low, high
-        In the values' own unit, such as Hounsfield units; ``high`` is the larger one.
+        In the unit of the values, such as Hounsfield units; ``low < high``.
     """
 
     low: float
     high: float
 
     def to_uint8(self, values: NDArray[np.generic]) -> NDArray[np.uint8]:
-        """Scale values to 0 to 255, those outside to the nearer end; NaN is black."""
+        """Scale values to 0 to 255, clipped to that range; NaN becomes 0."""
         wide = np.nan_to_num(values.astype(np.float32), nan=self.low)
         shown = (wide - np.float32(self.low)) * np.float32(255 / (self.high - self.low))
         return np.rint(shown.clip(0, 255)).astype(np.uint8)
@@ -28,7 +28,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class OpenOptions:
-    """What replaces what slide files say of themselves; None leaves it to them.
+    """Options of opening slides that override their metadata; None keeps the file's value.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ class OpenOptions:
     window
         Values shown as black and as white in plain DICOM images and volumes.
     scene
-        Number or name of the image to take from a file with several.
+        Number (from 1) or name of the image to read from a file that holds several.
     icc
-        Whether colours are converted to sRGB by the file's ICC profile.
+        Whether to convert colours to sRGB with the file's ICC profile.
     """
 
     mpp: float | None = None
@@ -48,10 +48,10 @@ class OpenOptions:
     icc: bool = False
 
 
-# Lung, soft tissue and vessels; for CT values whose file states no window.
+# Shows lung, soft tissue and vessels; for CT files that state no window.
 HOUNSFIELD = Window(-1200, 600)
 
 
 def grey_rgb(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Repeat grey, ``(H, W)``, as RGB, ``(H, W, 3)``."""
+    """Repeat grey pixels, ``(H, W)``, as RGB, ``(H, W, 3)``."""
     return np.repeat(pixels[:, :, None], 3, axis=2)

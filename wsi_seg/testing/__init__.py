@@ -1,1 +1,1 @@
-"""Owns checks for own readers and stores, and made-up slides for the demo and benchmarks."""
+"""Owns conformance checks for readers and stores, and synthetic slides, volumes and X-rays."""

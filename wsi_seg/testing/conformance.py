@@ -1,4 +1,4 @@
-"""Owns the checks that every slide reader must pass; readers' tests inherit them."""
+"""Owns the conformance checks that every slide reader must pass."""
 
 import math
 import pickle
@@ -25,19 +25,19 @@ def check_slide(
     mpp: float | None = None,
     opener: Opener = open_slide,
 ) -> None:
-    """Raise AssertionError unless the reader keeps every promise of `Slide` on this file.
+    """Raise AssertionError unless the reader conforms to `Slide` on this file.
 
     Parameters
     ----------
     path
         The file.
     levels
-        True pixels of each level, ``(H, W, 3)``, finest first; None takes what the reader gives for
-        full levels, so that only regions, threads, copies and refusals are checked.
+        True pixels of each level, ``(H, W, 3)`` uint8, finest first; None uses the reader's own
+        full levels, so that only regions, threads, pickling and refusals are checked.
     mpp
-        Micrometres per pixel that the file states; None if it is not known here.
+        Micrometres per pixel that the file states; None skips the check.
     opener
-        What opens the file.
+        Opens the file.
 
     Examples
     --------
@@ -57,7 +57,7 @@ def check_slide(
     if kept.flags.writeable:
         kept[:] = 0
     again = slide.read(_full(slide, len(levels) - 1))
-    assert np.array_equal(again, levels[-1]), "a caller can change what is read next"
+    assert np.array_equal(again, levels[-1]), "changing the result changes later reads"
     slide.close()
 
 
@@ -76,9 +76,9 @@ def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
         assert math.isclose(found, mpp, rel_tol=1e-3), found
     for level, extent in enumerate(slide.pyramid.extents):
         streams = slide.streams(level)
-        assert not isinstance(streams, NotCopyable) or streams.reason, "gives no reason"
-        piece = slide.native_block(level)
-        assert piece.height >= 1, extent
+        assert not isinstance(streams, NotCopyable) or streams.reason, "no reason"
+        block = slide.native_block(level)
+        assert block.height >= 1, extent
     check_around_a_point(slide)
     shown = slide._repr_html_()
     assert slide.name in shown, shown
@@ -86,7 +86,7 @@ def _check_facts(slide: Slide, path: Path, mpp: float | None) -> None:
 
 
 def check_around_a_point(slide: Slide) -> None:
-    """Raise AssertionError unless reading by an mpp gives the pixels of the level itself."""
+    """Raise AssertionError unless reading at the mpp of level 0 returns its pixels."""
     extent, mpp = slide.pyramid.extent, slide.pyramid.mpp
     if mpp is None:
         return
@@ -96,7 +96,7 @@ def check_around_a_point(slide: Slide) -> None:
         mpp=mpp, centre_um=((y + height / 2) * mpp, (x + width / 2) * mpp), size_px=(height, width)
     )
     expected = slide.read(Region(level=0, y=y, x=x, height=height, width=width))
-    assert np.array_equal(found, expected), "other pixels around a point"
+    assert np.array_equal(found, expected), "reading at the mpp of level 0 differs from level 0"
     longest = max(slide.thumbnail(20).shape[:2])
     assert longest == min(20, max(extent.height, extent.width)), longest
 
@@ -105,7 +105,7 @@ def _check_override(opener: Opener, path: Path) -> None:
     with opener(path, mpp=1.5) as slide:
         assert (slide.pyramid.mpp, slide.mpp_source) == (1.5, "option")
         copy: Slide = pickle.loads(pickle.dumps(slide))
-    assert (copy.pyramid.mpp, copy.mpp_source) == (1.5, "option"), "a copy forgets --mpp"
+    assert (copy.pyramid.mpp, copy.mpp_source) == (1.5, "option"), "mpp is lost by pickling"
 
 
 def _check_levels(slide: Slide, levels: Levels) -> None:
@@ -125,7 +125,7 @@ def _check_windows(slide: Slide, levels: Levels) -> None:
 
 
 def _windows(level: int, full: NDArray[np.uint8]) -> list[Region]:
-    """Windows that overlap tiles' borders and end at the edges; some two hundred of them."""
+    """Return about 200 regions that cross tile borders or end at the edges."""
     height, width = full.shape[:2]
     down, right = max(29, height // 14), max(53, width // 14)
     return [
@@ -148,4 +148,4 @@ def _check_refusals(slide: Slide) -> None:
             slide.read(region)
         except RegionError:
             continue
-        raise AssertionError(f"{region} was read, though it is outside")
+        raise AssertionError(f"read {region}, which is outside; expected RegionError")

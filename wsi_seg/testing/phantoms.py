@@ -1,4 +1,4 @@
-"""Owns made-up X-rays and CT volumes with known findings, for tests and the pipelines."""
+"""Owns synthetic X-rays and CT volumes with known findings, for tests and pipelines."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +9,13 @@ from scipy.ndimage import gaussian_filter
 
 _AIR, _LUNG, _BODY, _BONE, _VESSEL, _NODULE = -1000.0, -850.0, 40.0, 500.0, 30.0, 40.0
 
-# Ground-glass nodules and thin vessels fill their voxels in part.
+# Ground-glass nodules and thin vessels fill their voxels only partly.
 _FAINT = -500.0
 
 
 @dataclass(frozen=True, slots=True)
 class Nodule:
-    """Sphere: its centre x, y, z and its diameter in mm."""
+    """Spherical nodule: centre x, y, z and diameter in mm."""
 
     x: float
     y: float
@@ -30,25 +30,25 @@ def phantom_ct(
     spacing: tuple[float, float, float] = (2.5, 1.2, 1.2),
     diameters: tuple[float, ...] = (5, 5, 6, 7, 9, 14),
 ) -> tuple[NDArray[np.int16], list[Nodule]]:
-    """CT volume of a chest: two lungs with vessels, some of them short, and nodules, some faint.
+    """Generate a chest CT: two lungs with vessels, some of them short, and nodules, some faint.
 
-    In one slice a vessel looks like a nodule; its neighbours show which most of them are.
+    In a single slice, vessels look like nodules; the neighbouring slices distinguish most of them.
 
     Parameters
     ----------
     seed
-        Decides places.
+        Seed of all random choices.
     shape, spacing
-        Slices, rows, columns, and mm along them.
+        Numbers of slices, rows and columns, and their spacing in mm.
     diameters
-        Of the nodules in mm.
+        Diameters of the nodules in mm.
 
     Returns
     -------
     volume : NDArray[np.int16]
-        Hounsfield units, ``shape``.
+        Hounsfield units, ``(z, y, x)``.
     nodules : list of Nodule
-        In mm from the centre of the first voxel.
+        Positions in mm from the centre of the first voxel.
     """
     rng = np.random.default_rng(seed)
     z, y, x = (np.arange(n) * step for n, step in zip(shape, spacing, strict=True))
@@ -65,7 +65,7 @@ def phantom_ct(
         volume[lung] = _LUNG
         lungs.append((tall / 2, wide * side, tall * 0.33, wide * 0.16))
     for _ in range(40):
-        cy, cx = _place(rng, lungs)
+        cy, cx = _position(rng, lungs)
         slope_y, slope_x = rng.normal(0, 0.25, 2)
         radius, middle = rng.uniform(1.5, 3.5), rng.uniform(0, depth)
         off = np.hypot(
@@ -75,7 +75,7 @@ def phantom_ct(
         volume[(off < radius) & reach & (volume == _LUNG)] = rng.uniform(_FAINT, _VESSEL)
     nodules: list[Nodule] = []
     for diameter in diameters:
-        cy, cx = _place(rng, lungs)
+        cy, cx = _position(rng, lungs)
         cz = rng.uniform(0.15, 0.85) * depth
         nodules.append(Nodule(cx, cy, cz, diameter))
         away = (grid[0] - cz) ** 2 + (grid[1] - cy) ** 2 + (grid[2] - cx) ** 2
@@ -93,30 +93,30 @@ def _inside(
     for axis, middle, reach in zip(grid, centre, radius, strict=True):
         if middle is not None and reach is not None:
             total = total + ((axis - middle) / reach) ** 2
-    found: NDArray[np.bool_] = total <= 1
-    return found
+    inside: NDArray[np.bool_] = total <= 1
+    return inside
 
 
-def _place(
+def _position(
     rng: np.random.Generator, lungs: list[tuple[float, float, float, float]]
 ) -> tuple[float, float]:
-    """Y and x well inside one of the lungs."""
+    """Draw y and x well inside one of the lungs."""
     y, x, tall, wide = lungs[rng.integers(len(lungs))]
     angle, reach = rng.uniform(0, 2 * np.pi), 0.75 * np.sqrt(rng.random())
     return y + tall * reach * np.sin(angle), x + wide * reach * np.cos(angle)
 
 
 def write_mhd(path: Path, volume: NDArray[np.int16], spacing: tuple[float, float, float]) -> None:
-    """Write a volume as MetaImage: a header and, next to it, the raw values.
+    """Write a volume as MetaImage: a header file, and a raw file next to it.
 
     Parameters
     ----------
     path
-        Ends with ``.mhd``.
+        Header file, ``.mhd``.
     volume
         ``(z, y, x)`` int16.
     spacing
-        mm along z, y, x.
+        Voxel spacing along z, y, x in mm.
     """
     raw = path.with_suffix(".raw")
     raw.write_bytes(volume.astype("<i2").tobytes())
@@ -137,19 +137,19 @@ def write_mhd(path: Path, volume: NDArray[np.int16], spacing: tuple[float, float
 
 
 def phantom_xray(finding: NDArray[np.bool_], seed: int) -> NDArray[np.uint8]:
-    """Chest X-ray in which the pixels of a finding are darker and without vessels.
+    """Generate a chest X-ray in which the pixels of a finding are darker and without vessels.
 
     Parameters
     ----------
     finding
-        ``(H, W)``, may be empty.
+        Mask, ``(H, W)`` bool, may be empty.
     seed
-        Decides everything else.
+        Seed of all random choices.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(H, W)`` grey.
+        Grey values, ``(H, W)``, 0 to 255.
     """
     rng = np.random.default_rng(seed)
     height, width = finding.shape

@@ -1,4 +1,4 @@
-"""Owns the checks that every stored image or label must pass; tests of stores inherit them."""
+"""Owns the conformance checks that every stored image or label must pass."""
 
 import pickle
 from collections.abc import Callable, Sequence
@@ -18,22 +18,22 @@ _THREADS = 8
 
 
 def zarr_levels(group: Path) -> list[NDArray[np.uint8]]:
-    """Read every level of an image or label with zarr-python alone.
+    """Read every level of an image or label with zarr-python only.
 
     Parameters
     ----------
     group
-        Folder of the group, on this machine.
+        Local folder of the group.
 
     Returns
     -------
     list[NDArray[np.uint8]]
-        ``(H, W, C)``, or ``(H, W)`` for a label; finest first.
+        Pixels of each level, finest first: ``(H, W, C)``, or ``(H, W)`` for a label.
 
     Raises
     ------
     FileNotFoundError
-        If there is no group.
+        If the group does not exist.
 
     Examples
     --------
@@ -52,18 +52,17 @@ def zarr_levels(group: Path) -> list[NDArray[np.uint8]]:
 def check_store(
     opener: Callable[[], Multiscale], levels: Sequence[NDArray[np.uint8]], *, mpp: float | None
 ) -> None:
-    """Raise AssertionError unless an image or label keeps every promise of `Multiscale`.
+    """Raise AssertionError unless an image or label conforms to `Multiscale`.
 
     Parameters
     ----------
     opener
         Opens the image or label.
     levels
-        True pixels of each level, ``(H, W, C)`` or ``(H, W)``, finest first; `zarr_levels` gives
-        them as zarr-python reads them. They should differ from place to place, so that a region
-        read from another place is noticed.
+        True pixels of each level, ``(H, W, C)`` or ``(H, W)`` uint8, finest first, such as those of
+        `zarr_levels`. They should vary, so that reading the wrong region is detected.
     mpp
-        Micrometres per pixel of level 0; None if it is not known.
+        Micrometres per pixel of level 0; None if unknown.
 
     Examples
     --------
@@ -74,10 +73,10 @@ def check_store(
     """
     image = opener()
     _check_facts(image, levels, mpp)
-    assert image == opener(), "opened twice, it differs"
-    assert hash(image) == hash(opener()), "opened twice, its hash differs"
+    assert image == opener(), "opening it again compares unequal"
+    assert hash(image) == hash(opener()), "opening it again gives another hash"
     copy: Multiscale = pickle.loads(pickle.dumps(image))
-    assert copy == image, "a copy differs"
+    assert copy == image, "a pickled copy compares unequal"
     for cached in (False, True):
         _check_regions(image, levels, cached=cached)
         _check_regions(copy, levels[:1], cached=cached)
@@ -108,7 +107,7 @@ def _check_regions(image: Multiscale, levels: Sequence[NDArray[np.uint8]], *, ca
 
 
 def _regions(image: Multiscale, level: int) -> list[Region]:
-    """Regions in one chunk and over the borders of chunks, and at all edges; 25 at most."""
+    """Return up to 25 regions: inside a chunk, across chunk borders, and at all edges."""
     extent, chunk = image.pyramid.extents[level], image.chunk(level)
     height, width = min(chunk.height + 3, extent.height), min(chunk.width // 2 + 1, extent.width)
     ys = np.unique(np.linspace(0, extent.height - height, 5).astype(int)).tolist()
@@ -121,16 +120,16 @@ def _check_ownership(image: Multiscale, coarsest: NDArray[np.uint8], *, cached: 
     found = image.read(region, cached=cached)
     found[...] = ~found
     again = image.read(region, cached=cached)
-    assert np.array_equal(again, coarsest), "a caller can change what is read next"
+    assert np.array_equal(again, coarsest), "changing the result changes later reads"
 
 
 def _check_out(image: Multiscale, finest: NDArray[np.uint8], *, cached: bool) -> None:
-    """Arrays that are a part of another are filled in place, and nothing next to them."""
+    """Check that ``out`` may be a view of a larger array, and that only the view is filled."""
     for region in _regions(image, 0)[::7]:
         true = finest[region.slices]
         around = np.full((region.height + 2, region.width + 3, *true.shape[2:]), 7, dtype=np.uint8)
         out = around[1:-1, 2:-1]
-        assert image.read(region, cached=cached, out=out) is out, "out is not what is returned"
+        assert image.read(region, cached=cached, out=out) is out, "out is not returned"
         assert np.array_equal(out, true), f"{region} differs in out"
         out[...] = 7
         assert (around == 7).all(), "pixels next to out were changed"
@@ -148,7 +147,7 @@ def _check_out(image: Multiscale, finest: NDArray[np.uint8], *, cached: bool) ->
             image.read(region, cached=cached, out=given)
         except StoreError:
             continue
-        raise AssertionError(f"out {given.shape} {given.dtype} was filled, though it does not fit")
+        raise AssertionError(f"filled out {given.shape} {given.dtype}; expected StoreError")
 
 
 def _check_refusals(image: Multiscale) -> None:
@@ -165,13 +164,13 @@ def _check_refusals(image: Multiscale) -> None:
                 image.read(region)
             except RegionError:
                 continue
-            raise AssertionError(f"{region} was read, though it is outside")
+            raise AssertionError(f"read {region}, which is outside; expected RegionError")
     for level in (-1, count):
         try:
             image.chunk(level)
         except RegionError:
             continue
-        raise AssertionError(f"level {level} has a chunk, though there is no such level")
+        raise AssertionError(f"got a chunk of level {level}; expected RegionError")
 
 
 def _full(image: Multiscale, level: int) -> Region:

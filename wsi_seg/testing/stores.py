@@ -1,4 +1,4 @@
-"""Owns small stores on disk for tests of inference, and comparing folders byte for byte."""
+"""Owns writing small test stores, and comparing folders byte by byte."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,14 @@ _SHARD_PX = 128
 def make_store(
     collection: Path, name: str, height: int, width: int, mpp: float | None = 0.5
 ) -> Path:
-    """Write a store of random pixels, the same for names of one length.
+    """Write a store of random pixels, seeded by the length of the name.
 
     Parameters
     ----------
     collection
-        Made where absent.
+        Folder of the collection; created if it does not exist.
     name, height, width, mpp
-        Of the slide, in pixels of level 0.
+        Name, size in level-0 pixels and mpp of the slide.
 
     Returns
     -------
@@ -65,24 +65,24 @@ def write_image(
     shard_px: int = 1024,
     extents: Sequence[Extent] | None = None,
 ) -> None:
-    """Write an image, or a label, that is at hand as an array.
+    """Write an array as an image or label.
 
     Parameters
     ----------
     path
-        Group folder; its collection exists.
+        Folder of the group; its collection must exist.
     pixels
         ``(H, W, C)``, or ``(H, W)`` for a label, uint8.
     attributes
-        Plain JSON values to store with it.
+        Attributes of the group, JSON values.
     mpp
         Micrometres per pixel of the slide's level 0.
     downsample
         Level-0 pixels of the slide per pixel of this image's level 0.
     shard_px
-        Rows of a shard; chunks have half as many.
+        Side of a shard in pixels; chunks are half as large.
     extents
-        Sizes of the levels; None halves until an overview is left.
+        Sizes of the levels; None halves repeatedly.
     """
     layout = Layout.of(
         extents or extend_pyramid([Extent.of(pixels.shape)]),
@@ -98,7 +98,7 @@ def write_image(
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder but journals, by its path inside."""
+    """Return the SHA-256 of each file in a folder, by relative path, except journals."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))
@@ -107,18 +107,18 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 def make_huge_store(collection: Path, name: str, extent: Extent, *, tissue_cells: int = 2) -> Path:
-    """Write a verbatim store of JPEG streams, nearly all of them missing.
+    """Write a store of verbatim JPEG streams, of which nearly all are missing.
 
-    A stripe of tissue runs from top to bottom, in cells of 256 px; under it chunks exist.
+    A stripe of tissue runs from top to bottom, in cells of 256 px; chunks exist only there.
 
     Parameters
     ----------
     collection, name
-        Where to.
+        Collection and name of the slide.
     extent
-        Size of its only level.
+        Size of the only level.
     tissue_cells
-        Width of the stripe.
+        Width of the stripe in cells.
 
     Returns
     -------

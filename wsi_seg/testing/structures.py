@@ -1,4 +1,4 @@
-"""Owns the objects in synthetic tissue: where glands and vessels are, and how they look."""
+"""Owns the objects in synthetic tissue: positions and painting of glands, vessels and others."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,22 +16,22 @@ Kind = Literal["gland", "vessel", "knot", "dust"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Structure:
-    """One roundish object.
+    """One roughly round object.
 
     Parameters
     ----------
     kind
-        ``gland`` (capsule, pale gap, lobed tuft) is what there is to find; ``vessel`` (thick
-        wall, empty or bloody) and ``knot`` (a crowd of nuclei without a capsule) are there to
-        be mistaken for it, and ``dust`` is on the glass.
+        ``gland`` (capsule, pale gap, lobed tuft) is the class to segment. ``vessel`` (thick wall,
+        empty or bloody) and ``knot`` (a cluster of nuclei without a capsule) are distractors, and
+        ``dust`` is on the glass.
     y, x
         Centre in level-0 pixels.
     radius
         Mean radius in level-0 pixels.
     waves
-        Shape ``(n, 3)``: order, amplitude and phase of the waves of the outline.
+        Harmonics of the outline, ``(n, 3)`` float32: order, amplitude and phase.
     tone
-        Random number, 0 to 1, that varies the look.
+        Random number, 0 to 1, that varies the appearance.
     """
 
     kind: Kind
@@ -47,20 +47,20 @@ class Structure:
         return self.radius * 1.12 * (1 + float(np.abs(self.waves[:, 1]).sum()))
 
     def outline(self) -> NDArray[np.float64]:
-        """Corners ``(x, y)`` of the outline in level-0 pixels, ``(n, 2)``, first not repeated."""
+        """Return the vertices (x, y) of the outline in level-0 pixels, ``(n, 2)``, not closed."""
         angle = np.linspace(0, 2 * np.pi, _OUTLINE_POINTS, endpoint=False)
         radius = self.radius * self._bulge(angle.astype(np.float32))
         return np.stack([self.x + radius * np.cos(angle), self.y + radius * np.sin(angle)], axis=1)
 
     def touches(self, y: int, x: int, height: int, width: int) -> bool:
-        """Whether anything of it may be in this region."""
+        """Return whether any part of it may be in a region."""
         return (
             y - self.reach < self.y < y + height + self.reach
             and x - self.reach < self.x < x + width + self.reach
         )
 
     def polar(self, ys: NDArray[np.intp], xs: NDArray[np.intp]) -> tuple[Plane, Plane]:
-        """Distance from the centre in units of the outline (1 on it), and angle, of each pixel."""
+        """Return the distance of pixels from the centre, relative to the outline, and the angle."""
         dy = (ys - self.y + 0.5).astype(np.float32)[:, None]
         dx = (xs - self.x + 0.5).astype(np.float32)[None, :]
         angle: Plane = np.arctan2(dy, dx)
@@ -76,16 +76,16 @@ class Structure:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Stain:
-    """Stains of some pixels, painted in place, and two patterns to paint with.
+    """Stain densities of a region, painted in place, and two patterns to paint with.
 
     Parameters
     ----------
     eosin, haematoxylin
-        Density of each stain.
+        Density of each stain, ``(H, W)``.
     crowd
-        Share of the possible nuclei that show, 0 to 1.
+        Share of the possible nuclei that are shown, ``(H, W)``, 0 to 1.
     texture, blobs
-        Strands, and roundish patches of a few pixels; both about -1 to 1.
+        Strands, and round patches of a few pixels, ``(H, W)``, both about -1 to 1.
     """
 
     eosin: Plane
@@ -95,19 +95,19 @@ class Stain:
     blobs: Plane
 
     def part(self, rows: slice, columns: slice) -> "Stain":
-        """View of some rows and columns."""
-        place = (rows, columns)
+        """Return a view of some rows and columns."""
+        index = (rows, columns)
         return Stain(
-            self.eosin[place],
-            self.haematoxylin[place],
-            self.crowd[place],
-            self.texture[place],
-            self.blobs[place],
+            self.eosin[index],
+            self.haematoxylin[index],
+            self.crowd[index],
+            self.texture[index],
+            self.blobs[index],
         )
 
 
 def paint(structure: Structure, stain: Stain, y: int, x: int) -> None:
-    """Paint a structure into the stains of the region whose first pixel is ``(y, x)``."""
+    """Paint a structure into the stains of a region whose first pixel is ``(y, x)``."""
     height, width = stain.eosin.shape
     reach = structure.reach
     rows = slice(
@@ -127,7 +127,7 @@ def paint(structure: Structure, stain: Stain, y: int, x: int) -> None:
 def _edge(
     structure: Structure, rho: Plane, at: float | NDArray[np.floating], soft_px: float = 2.0
 ) -> Plane:
-    """1 inside ``rho < at``, 0 outside, a ramp of a few pixels between."""
+    """Return 1 where ``rho < at`` and 0 outside, with a ramp of a few pixels."""
     ramp: Plane = ((at - rho) * (structure.radius / soft_px) + 0.5).clip(0, 1)
     return ramp
 
@@ -149,9 +149,9 @@ def _paint_gland(structure: Structure, stain: Stain, rho: Plane, angle: Plane) -
     _mix(stain.haematoxylin, 0.14 + 0.05 * stain.blobs, tuft)
     _mix(stain.crowd, 0.0, body)
     _mix(stain.crowd, 0.80, tuft)
-    # Flat nuclei are along the capsule.
-    lying = ((np.sin(angle * (7 + lobes) + 3 * phase + 2 * stain.texture) - 0.75) * 5).clip(0, 1)
-    stain.haematoxylin[...] += 0.75 * lying * (body - _edge(structure, rho, 0.95))
+    # Flat nuclei along the capsule.
+    flat = ((np.sin(angle * (7 + lobes) + 3 * phase + 2 * stain.texture) - 0.75) * 5).clip(0, 1)
+    stain.haematoxylin[...] += 0.75 * flat * (body - _edge(structure, rho, 0.95))
 
 
 def _paint_vessel(structure: Structure, stain: Stain, rho: Plane, angle: Plane) -> None:
@@ -184,18 +184,18 @@ def scatter(
     radii: dict[Kind, tuple[float, float]],
     area_px: dict[Kind, float],
 ) -> tuple[Structure, ...]:
-    """Place structures at random deep inside tissue, none touching another.
+    """Place structures at random inside tissue, without touching each other.
 
     Parameters
     ----------
     depth
-        Distance of each pixel from the edge of the tissue, in pixels, positive inside.
+        Signed distance of each pixel from the edge of the tissue, in pixels, positive inside.
     extent
-        Height and width of the slide.
+        Height and width of the slide in pixels.
     radii
-        Least and greatest radius per kind, in pixels.
+        Minimum and maximum radius per kind, in pixels.
     area_px
-        Pixels of slide per attempt to place one, per kind.
+        Area of slide in pixels per attempt to place one, by kind.
     """
     placed: list[Structure] = []
     for kind, (least, greatest) in radii.items():
@@ -207,13 +207,13 @@ def scatter(
 
 
 def scatter_dust(rng: np.random.Generator, extent: tuple[int, int]) -> tuple[Structure, ...]:
-    """Place a few specks anywhere on the slide."""
+    """Place a few specks of dust anywhere on the slide."""
     count = 2 + extent[0] * extent[1] // 2_500_000
     return tuple(_candidate(rng, "dust", extent, rng.uniform(3, 13)) for _ in range(count))
 
 
 def shade(speck: Structure, light: NDArray[np.float32], y: int, x: int) -> None:
-    """Darken the region ``light``, shape (H, W, 3), whose first pixel is ``(y, x)``, by a speck."""
+    """Darken ``light``, ``(H, W, 3)`` with first pixel ``(y, x)``, under a speck, in place."""
     rho, _ = speck.polar(np.arange(light.shape[0]) + y, np.arange(light.shape[1]) + x)
     light *= 1 - (0.25 + 0.5 * speck.tone) * _edge(speck, rho, 0.8, speck.radius * 0.8)[..., None]
 

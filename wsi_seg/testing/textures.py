@@ -1,7 +1,7 @@
-"""Owns the patterns that synthetic tissue is made of: periodic textures and smooth low-res fields.
+"""Owns the patterns of synthetic tissue: periodic textures and smooth low-resolution fields.
 
-Both are made once and looked up by position, so a slide of any size can be painted piece by
-piece, in any order, with the same result.
+Both are generated once and looked up by position, so a slide of any size can be painted tile by
+tile, in any order, with the same result.
 """
 
 from dataclasses import dataclass
@@ -13,20 +13,20 @@ from scipy.spatial import cKDTree
 
 Plane = NDArray[np.float32]
 
-# Largest region that may be looked up at once, in pixels.
+# Maximum side of a region that is looked up at once, in pixels.
 REGION_PX = 512
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Texture:
-    """Square pattern that repeats without a seam.
+    """Square pattern that tiles seamlessly.
 
     Parameters
     ----------
     plane
-        Shape ``(period + REGION_PX, period + REGION_PX)``: wrapped, so that a region is a view.
+        ``(period + REGION_PX, period + REGION_PX)`` float32: wrapped, so that a region is a view.
     period
-        Pixels after which the pattern repeats.
+        Period of the pattern in pixels.
     """
 
     plane: Plane
@@ -34,24 +34,24 @@ class Texture:
 
     @classmethod
     def of(cls, pattern: Plane) -> "Texture":
-        """Texture that repeats this square array."""
+        """Return a texture that repeats a square array."""
         return cls(np.pad(pattern, (0, REGION_PX), mode="wrap"), pattern.shape[0])
 
     def at(self, y: int, x: int, height: int, width: int) -> Plane:
-        """Region ``(height, width)`` at a place of the slide; a view, not to be written to."""
+        """Return the texture in a region of the slide, ``(height, width)``, as a read-only view."""
         top, first = y % self.period, x % self.period
         return self.plane[top : top + height, first : first + width]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Field:
-    """Smooth values over a whole slide, known every ``spacing`` pixels, linear between."""
+    """Smooth values over a whole slide, linear between nodes every ``spacing`` pixels."""
 
     nodes: Plane
     spacing: int
 
     def at(self, y: int, x: int, height: int, width: int) -> Plane:
-        """Interpolated values, shape ``(height, width)``."""
+        """Return the interpolated values in a region, ``(height, width)`` float32."""
         rows, row_weights = _interpolation(y, height, self.spacing)
         columns, column_weights = _interpolation(x, width, self.spacing)
         values = row_weights @ self.nodes[rows, columns] @ column_weights.T
@@ -59,16 +59,16 @@ class Field:
 
 
 def node_shape(height: int, width: int, spacing: int) -> tuple[int, int]:
-    """Nodes that a field over this many pixels needs."""
+    """Return the shape of the nodes of a field over this many pixels."""
     return (height - 1) // spacing + 2, (width - 1) // spacing + 2
 
 
 def _interpolation(start: int, length: int, spacing: int) -> tuple[slice, Plane]:
-    """Nodes that some pixels are between, and their weights, shape ``(length, nodes)``."""
-    place = np.arange(start, start + length) / spacing
-    first = int(place[0])
-    before = place.astype(np.intp)
-    share = (place - before).astype(np.float32)
+    """Return the nodes around some pixels, and their weights, ``(length, nodes)``."""
+    position = np.arange(start, start + length) / spacing
+    first = int(position[0])
+    before = position.astype(np.intp)
+    share = (position - before).astype(np.float32)
     weights = np.zeros((length, int(before[-1]) - first + 2), dtype=np.float32)
     index = np.arange(length)
     weights[index, before - first] = 1 - share
@@ -79,7 +79,7 @@ def _interpolation(start: int, length: int, spacing: int) -> tuple[slice, Plane]
 def smooth_noise(
     rng: np.random.Generator, shape: tuple[int, int], sigma: float, *, mode: str = "wrap"
 ) -> Plane:
-    """Gaussian noise of mean 0 and standard deviation 1, smooth over ``sigma`` samples."""
+    """Return noise of mean 0 and standard deviation 1, smoothed with a Gaussian of ``sigma``."""
     noise = gaussian_filter(rng.standard_normal(shape, dtype=np.float32), sigma, mode=mode)
     noise -= noise.mean()
     scaled: Plane = noise / max(float(noise.std()), 1e-6)
@@ -87,7 +87,7 @@ def smooth_noise(
 
 
 def fibres(rng: np.random.Generator, period: int, *, waves: tuple[int, int], bend: float) -> Plane:
-    """Wavy strands, -1 to 1: plane waves (cycles per period down, across), bent by noise."""
+    """Return wavy strands, -1 to 1: plane waves (cycles per period in y, x), warped by noise."""
     y, x = np.mgrid[0:period, 0:period].astype(np.float32) / period
     shape = (period, period)
     warp = bend * smooth_noise(rng, shape, period / 18) + 0.8 * smooth_noise(rng, shape, 7)
@@ -97,12 +97,12 @@ def fibres(rng: np.random.Generator, period: int, *, waves: tuple[int, int], ben
 
 
 def tubules(rng: np.random.Generator, period: int, *, cell: int) -> tuple[Plane, Plane]:
-    """Packed small tubes, cut across.
+    """Return densely packed tubules in cross-section.
 
     Returns
     -------
     eosin
-        Cytoplasm 1, gaps between tubes about 0.3, lumina about 0.1.
+        About 1 in cytoplasm, 0.3 between tubules, 0.1 in lumina.
     lumen
         1 inside a lumen, 0 elsewhere.
     """
@@ -111,8 +111,8 @@ def tubules(rng: np.random.Generator, period: int, *, cell: int) -> tuple[Plane,
     base = np.argwhere(np.ones((period // cell,) * 2))
     centres = (base + 0.5 + rng.uniform(-0.36, 0.36, base.shape)) * step % period
     shape = (period, period)
-    place = np.moveaxis(np.mgrid[0:period, 0:period], 0, -1).astype(np.float32)
-    bent = place + 5.0 * np.stack(
+    position = np.moveaxis(np.mgrid[0:period, 0:period], 0, -1).astype(np.float32)
+    bent = position + 5.0 * np.stack(
         [smooth_noise(rng, shape, 12), smooth_noise(rng, shape, 12)], axis=-1
     )
     distance, nearest = cKDTree(centres, boxsize=period).query(bent % period, k=2)
@@ -126,15 +126,14 @@ def tubules(rng: np.random.Generator, period: int, *, cell: int) -> tuple[Plane,
 
 
 def nuclei(rng: np.random.Generator, period: int, *, count: int) -> tuple[Plane, Plane]:
-    """Cell nuclei at random places, from ``count`` attempts to place one.
+    """Return cell nuclei at random positions, from ``count`` attempts to place one.
 
     Returns
     -------
     alpha
-        Staining, 0 outside, up to 1 inside, mottled like chromatin.
+        Staining, 0 outside and up to 1 inside, mottled like chromatin.
     rank
-        One random number, 0 to 1, per nucleus: showing those below a bound thins them out
-        without cutting any.
+        One random number per nucleus, 0 to 1: a threshold on it thins out whole nuclei.
     """
     alpha = np.zeros((period, period), dtype=np.float32)
     rank = np.ones((period, period), dtype=np.float32)
@@ -153,10 +152,10 @@ def nuclei(rng: np.random.Generator, period: int, *, count: int) -> tuple[Plane,
         disc = ((size - np.hypot(along, across)) / 1.6 + 0.5).clip(0, 1)
         rows = np.arange(y - reach, y + reach + 1) % period
         columns = np.arange(x - reach, x + reach + 1) % period
-        place = np.ix_(rows, columns)
-        if np.any(disc * alpha[place]):
+        index = np.ix_(rows, columns)
+        if np.any(disc * alpha[index]):
             continue  # nuclei do not overlap
-        alpha[place] += disc
-        rank[place] = np.where(disc > 0, own, rank[place])
+        alpha[index] += disc
+        rank[index] = np.where(disc > 0, own, rank[index])
     mottled = alpha * (0.82 + 0.14 * smooth_noise(rng, alpha.shape, 1.6))
     return mottled.clip(0, 1).astype(np.float32), rank

@@ -1,6 +1,6 @@
-"""Owns the synthetic slide: stained tissue with round glands, painted tile by tile, truth known.
+"""Owns synthetic slides: stained tissue with glands, painted tile by tile, with ground truth.
 
-Colour follows Beer and Lambert, as in Ruifrok and Johnston (2001): the light that passes is
+Colours follow the Beer-Lambert law, as in Ruifrok and Johnston (2001): the transmitted light is
 ``exp(-(h H + e E))`` per channel, for haematoxylin ``h`` and eosin ``e``.
 """
 
@@ -35,15 +35,15 @@ from wsi_seg.testing.textures import (
 CLASSES = ClassTable.named(["gland"])
 
 _TILE = REGION_PX
-_SPACING = 32  # pixels between the nodes of low-res fields
-_STEP = 4  # downsample from level to level
+_SPACING = 32  # pixels between the nodes of fields
+_STEP = 4  # downsample between levels
 _SMALLEST_LEVEL_PX = 1024
 
 _HAEMATOXYLIN = np.array([0.93, 1.16, 0.50], dtype=np.float32)
 _EOSIN = np.array([0.11, 0.60, 0.31], dtype=np.float32)
 _GLASS = np.array([243, 242, 244], dtype=np.float32)
 
-# Micrometres: radius of each kind, and square micrometres of slide per attempt to place one.
+# Radius of each kind in um, and area of slide in um2 per attempt to place one.
 _RADII_UM: dict[Kind, tuple[float, float]] = {
     "gland": (32.0, 66.0),
     "vessel": (18.0, 75.0),
@@ -54,7 +54,7 @@ _AREA_UM2: dict[Kind, float] = {"gland": 22_000.0, "vessel": 200_000.0, "knot": 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TissueScene:
-    """Everything that decides the colour of each pixel of one synthetic slide."""
+    """All parameters of one synthetic slide."""
 
     height: int
     width: int
@@ -74,7 +74,7 @@ class TissueScene:
     cell_rank: Texture
 
     def tile(self, y: int, x: int) -> NDArray[np.uint8]:
-        """RGB of the tile whose first pixel is ``(y, x)``: uint8, shape ``(512, 512, 3)``."""
+        """Paint the tile whose first pixel is ``(y, x)``, ``(512, 512, 3)`` uint8 RGB."""
         region = (y, x, min(_TILE, self.height - y), min(_TILE, self.width - x))
         speckle = self.grain[0].at(*region) + self.grain[1].at(*region)
         light = _GLASS + (2.5 * self.tint.at(*region) + 1.1 * speckle)[..., None]
@@ -99,7 +99,7 @@ class TissueScene:
         rough, other = self.strands[0].at(*region), self.strands[1].at(*region)
         rough = rough + direction * (other - rough)
         stroma = 0.54 + 0.22 * rough + 0.06 * blobs
-        stroma *= 1 - 0.8 * ((rough - 0.86) * 20).clip(0, 1)  # clefts, where it shrank
+        stroma *= 1 - 0.8 * ((rough - 0.86) * 20).clip(0, 1)  # shrinkage clefts
         stain = Stain(
             eosin=stroma + zone * (0.95 * self.tubule.at(*region) - stroma),
             haematoxylin=np.full(zone.shape, 0.05, dtype=np.float32),
@@ -121,7 +121,7 @@ class TissueScene:
 
 
 def make_scene(*, height: int, width: int, seed: int, mpp: float = 0.5) -> TissueScene:
-    """Decide on a slide; the same arguments give the same pixels."""
+    """Generate a scene; the same arguments give the same pixels."""
     rng = np.random.default_rng(seed)
     shape = node_shape(height, width, _SPACING)
     depth = Field(_lobes(rng, shape), _SPACING)
@@ -163,7 +163,7 @@ def make_scene(*, height: int, width: int, seed: int, mpp: float = 0.5) -> Tissu
 
 
 def _lobes(rng: np.random.Generator, shape: tuple[int, int]) -> Plane:
-    """Distance from the edge of a few tissue lobes, positive inside, in pixels; one per node."""
+    """Return the signed distance of nodes from the edge of tissue, in pixels, positive inside."""
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
     y, x = y / shape[0], x / shape[1]
     inside = np.full(shape, -np.inf, dtype=np.float32)
@@ -192,28 +192,28 @@ def write_tissue_slide(
     mpp: float = 0.5,
     progress: Progress | None = None,
 ) -> Path:
-    """Write a synthetic stained slide, and its truth next to it.
+    """Write a synthetic stained slide, and its ground truth next to it.
 
-    The slide is a pyramidal BigTIFF of JPEG tiles of 512 px; each level is a quarter of the one
-    before. It is painted tile by tile, so memory does not grow with its height.
+    The slide is a pyramidal BigTIFF with JPEG tiles of 512 px and a downsample of 4 per level. It
+    is painted tile by tile, so memory does not grow with its height.
 
     Parameters
     ----------
     path
-        Slide to write; it appears under this name only when it is whole.
+        Slide to write; it gets this name only when it is complete.
     height, width
-        Level-0 pixels.
+        Size in level-0 pixels.
     seed
-        The same seed gives the same slide.
+        Seed of all random choices.
     mpp
         Micrometres per pixel.
     progress
-        Told of the megapixels painted.
+        Reports progress in megapixels.
 
     Returns
     -------
     Path
-        The truth: outlines of all glands as GeoJSON, level-0 pixels, as QuPath writes it.
+        GeoJSON file with the outlines of all glands in level-0 pixels, in QuPath's format.
 
     Raises
     ------
@@ -222,13 +222,13 @@ def write_tissue_slide(
     """
     truth = path.with_suffix(".geojson")
     try:
-        # The slide's final name appears last, so that it stands for both files.
+        # The slide is renamed last, so that its existence implies that of both files.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".scratch-") as scratch:
             scene = make_scene(height=height, width=width, seed=seed, mpp=mpp)
-            whole = Path(scratch) / path.name
-            _write_pyramid(whole, scene, mpp, progress or Silent())
+            temporary = Path(scratch) / path.name
+            _write_pyramid(temporary, scene, mpp, progress or Silent())
             truth.write_text(json.dumps(_truth(scene, seed)), encoding="utf-8")
-            whole.replace(path)
+            temporary.replace(path)
     except OSError as error:
         raise OutputError(f"cannot write slide {path}: {error.strerror or error}") from error
     return truth
@@ -238,7 +238,7 @@ def _write_pyramid(path: Path, scene: TissueScene, mpp: float, progress: Progres
     extents = [(scene.height, scene.width)]
     while max(extents[-1]) > _SMALLEST_LEVEL_PX:
         extents.append((-(-extents[-1][0] // _STEP), -(-extents[-1][1] // _STEP)))
-    # Coarser levels wait in files, not in memory, until their turn to be written.
+    # Coarser levels are kept in files, not in memory, until they are written.
     levels = [
         np.memmap(path.with_suffix(f".{i}"), dtype=np.uint8, mode="w+", shape=(*extent, 3))
         for i, extent in enumerate(extents[1:], start=1)
@@ -247,9 +247,9 @@ def _write_pyramid(path: Path, scene: TissueScene, mpp: float, progress: Progres
         for index, extent in enumerate(extents):
             coarser = levels[index] if index < len(levels) else None
             if index == 0:
-                tiles = _painted(scene, coarser, progress)
+                tiles = _paint_tiles(scene, coarser, progress)
             else:
-                tiles = _cut(levels[index - 1], coarser)
+                tiles = _split_tiles(levels[index - 1], coarser)
             tiff.write(
                 tiles,
                 shape=(*extent, 3),
@@ -266,10 +266,10 @@ def _write_pyramid(path: Path, scene: TissueScene, mpp: float, progress: Progres
             )
 
 
-def _painted(
+def _paint_tiles(
     scene: TissueScene, coarser: NDArray[np.uint8] | None, progress: Progress
 ) -> Iterator[NDArray[np.uint8]]:
-    """Paint tiles of level 0 row by row, and put their means into the next level."""
+    """Paint the tiles of level 0 row by row, and write their means to the next level."""
     progress.start("Paint slide", scene.height * scene.width / 1e6, "Mpx")
     for y in range(0, scene.height, _TILE):
         for x in range(0, scene.width, _TILE):
@@ -280,10 +280,10 @@ def _painted(
     progress.finish()
 
 
-def _cut(
+def _split_tiles(
     level: NDArray[np.uint8], coarser: NDArray[np.uint8] | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """Cut a level into tiles row by row, and put their means into the next level."""
+    """Split a level into tiles row by row, and write their means to the next level."""
     for y in range(0, level.shape[0], _TILE):
         for x in range(0, level.shape[1], _TILE):
             part = level[y : y + _TILE, x : x + _TILE]
@@ -306,7 +306,7 @@ def _shrink_into(
 
 
 def _truth(scene: TissueScene, seed: int) -> dict[str, object]:
-    """Outlines of the glands as QuPath exports annotations."""
+    """Return the outlines of the glands in QuPath's GeoJSON format."""
     gland = CLASSES.entries[0]
     features = []
     for number, structure in enumerate(s for s in scene.structures if s.kind == "gland"):
