@@ -113,9 +113,9 @@ def test_chance_is_per_patch():
 
 
 def test_hue_saturation_and_value_equal_opencv(monkeypatch):
-    monkeypatch.setattr(colours, "between", lambda count, low, high: torch.full((count,), high))
+    monkeypatch.setattr(colours, "uniform", lambda count, low, high: torch.full((count,), high))
     images = tissue(1)
-    found = colours.changed(images, step(hsv=HsvConfig(hue=9, saturation=20, value=10)))
+    found = colours.change_colours(images, step(hsv=HsvConfig(hue=9, saturation=20, value=10)))
     hsv = cv2.cvtColor((images[0].permute(1, 2, 0) * 255).byte().numpy(), cv2.COLOR_RGB2HSV)
     hsv = hsv.astype(int) + np.array([9, 20, 10])
     hsv[..., 0] %= 180
@@ -125,9 +125,9 @@ def test_hue_saturation_and_value_equal_opencv(monkeypatch):
 
 
 def test_stains_equal_the_change_of_single_patches(monkeypatch):
-    monkeypatch.setattr(colours, "between", lambda count, low, high: torch.full((count,), high))
+    monkeypatch.setattr(colours, "uniform", lambda count, low, high: torch.full((count,), high))
     images = tissue(2)
-    found = colours.changed(images, step(stain=StainConfig(scale=0.2, offset=0.02)))
+    found = colours.change_colours(images, step(stain=StainConfig(scale=0.2, offset=0.02)))
     image = (images[0].permute(1, 2, 0) * 255).round().byte().numpy()
     expected = change_stains(image, [1.2] * 3, [0.02] * 3)
     assert (found[1].permute(1, 2, 0) * 255 - torch.from_numpy(expected)).abs().max() <= 1
@@ -160,7 +160,7 @@ def test_colours_change_images_alone_and_stay_in_range(one):
 
 def test_a_blur_keeps_a_constant():
     images = torch.full((2, 3, 20, 20), 0.4)
-    assert torch.allclose(colours.changed(images, step(blur=BlurConfig(p=1))), images)
+    assert torch.allclose(colours.change_colours(images, step(blur=BlurConfig(p=1))), images)
 
 
 def test_what_has_no_version_here_stays_in_the_loader():

@@ -146,7 +146,7 @@ def test_slides_of_unknown_mpp_serve_recipes_in_pixels(write_store, pixels):
 
 def test_slides_are_opened_when_they_are_needed_and_few_stay_open(store, monkeypatch):
     """What is open is not sent to other processes; what was used last stays."""
-    monkeypatch.setattr(source_module, "_MOST_OPEN", 2)
+    monkeypatch.setattr(source_module, "_MAX_OPEN", 2)
     sources = PatchSources([store] * 4, "annotations", classes=CLASSES, view=View(0.5))
     first = sources[0]
     assert sources[0] is first

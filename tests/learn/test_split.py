@@ -87,7 +87,7 @@ def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
     assert set(group_slides(both, names).values()) == {"a-1"}
     with pytest.raises(ConfigError, match=r"no line for d-1"):
         group_slides(data, ["d-1"])
-    with pytest.raises(ConfigError, match="does not fit slide 'a-1'"):
+    with pytest.raises(ConfigError, match="does not match slide 'a-1'"):
         group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])
     with pytest.raises(ConfigError, match="in brackets"):
         recipe_for("data.group_pattern=x")

@@ -34,7 +34,7 @@ def test_a_card_without_native_bf16_computes_in_fp16(monkeypatch, native, expect
 
 def test_a_cpu_never_computes_in_fp16():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
-    with pytest.raises(ConfigError, match="fp16 on a CPU, where it is slower than fp32; choose"):
+    with pytest.raises(ConfigError, match="fp16 on a CPU, where it is slower than fp32; use"):
         pick_precision("fp16", CPU)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wsi_seg.models import NetworkSpec, build_network
-from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.fuse import fuse_batch_norms
 
 
 def norms(network):
@@ -30,7 +30,7 @@ def lived_in(network):
 def test_normalisation_is_folded_and_nothing_else_changes(encoder):
     network = lived_in(build_network(NetworkSpec("Unet", encoder, 3, 2)))
     before = copy.deepcopy(network.state_dict())
-    fast = fused(network, 3)
+    fast = fuse_batch_norms(network, 3)
     assert norms(fast) < norms(network) / 4
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
@@ -65,7 +65,7 @@ class Shared(nn.Module):
 
 @pytest.mark.parametrize("network", [Twice(), Shared(), nn.Conv2d(3, 1, 1)])
 def test_a_network_that_would_change_is_left_alone(network):
-    kept = fused(lived_in(network), 3)
+    kept = fuse_batch_norms(lived_in(network), 3)
     assert norms(kept) == norms(network)
     assert kept is not network
 
@@ -75,6 +75,6 @@ def test_threads_are_as_many_as_before():
     seen = []
     network = lived_in(build_network(NetworkSpec("Unet", "resnet18", 3, 1)))
     network.encoder.conv1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
-    fused(network, 3)
+    fuse_batch_norms(network, 3)
     assert set(seen) == {1}
     assert torch.get_num_threads() == threads

@@ -20,7 +20,7 @@ from wsi_seg.models import (
     size_multiple,
 )
 from wsi_seg.models.checkpoint import shipped_checkpoint
-from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.fuse import fuse_batch_norms
 from wsi_seg.predict.predictor import PROBABILITY_STEPS, PrecisionDrift, Predictor, quantise
 
 
@@ -57,7 +57,7 @@ def written_out(network, card, images, multiple):
 def test_float32_on_a_cpu_is_the_written_out_pass_bit_for_bit(network, side):
     card = card_of()
     found = Predictor(network, card, device="cpu", precision="fp32").predict(tiles(2, side))
-    fast = fused(network, 3).to(memory_format=torch.channels_last)
+    fast = fuse_batch_norms(network, 3).to(memory_format=torch.channels_last)
     expected = written_out(fast, card, tiles(2, side), size_multiple(network))
     assert found.dtype == torch.int32
     assert torch.equal(found, expected)
@@ -221,7 +221,7 @@ class Full(nn.Module):
 
 @pytest.mark.parametrize(("count", "way"), [(4, "--batch 2"), (1, "--tile 50")])
 def test_a_device_with_too_little_memory_says_what_to_do(monkeypatch, count, way):
-    monkeypatch.setattr("wsi_seg.predict.predictor.fused", lambda network, *_: network)
+    monkeypatch.setattr("wsi_seg.predict.predictor.fuse_batch_norms", lambda network, *_: network)
     predictor = Predictor(Full(), card_of(), device="cpu", precision="fp32")
     with pytest.raises(ConfigError, match=f"too little memory .* {way}"):
         predictor.predict(tiles(count, 100))

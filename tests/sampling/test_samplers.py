@@ -330,5 +330,5 @@ def test_sources_get_their_shares():
     one.class_ids[:] = [1, 2, 1, 1, 1]
     both = sampler([one], MixConfig(objects=1), sources=shares, balance="class").epoch(0)
     assert np.bincount(both.object_id, minlength=5).tolist() == [150, 150, 50, 50, 0]
-    with pytest.raises(ConfigError, match=r"names nobody; .* from hand"):
+    with pytest.raises(ConfigError, match=r"names nobody, .* from hand"):
         sampler([one], MixConfig(objects=1), sources={"hand": 1.0, "nobody": 1.0})
