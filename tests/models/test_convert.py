@@ -119,7 +119,7 @@ def test_a_file_that_could_run_code_is_refused(tmp_path, card, capsys):
 def test_what_does_not_fit_is_explained(tmp_path, card):
     other = build_network(NetworkSpec("Unet", SPEC.encoder, 3, 5))
     torch.save(other.state_dict(), tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match="does not fit the card"):
+    with pytest.raises(CheckpointError, match="does not match the card"):
         convert_checkpoint(tmp_path / "model.pth", card, tmp_path / "out.safetensors")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="holds no named tensors"):

@@ -18,7 +18,7 @@ from tests.network_files import save_onnx, save_pt2, save_script, small
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.card_file import read_card_file
 from wsi_seg.models.exported_file import is_arithmetic
-from wsi_seg.models.file_network import only_map
+from wsi_seg.models.file_network import single_tensor
 from wsi_seg.models.foreign import card_for, measure_file, network_digest, open_network
 
 CARD = make_card("a", "b", architecture=None, encoder=None)
@@ -75,7 +75,7 @@ def test_files_pickle_by_name_and_have_no_parameters_to_convert(folder, name):
 
 @pytest.mark.parametrize("name", ["fixed.pt2", "fixed.onnx"])
 def test_a_fixed_size_must_be_the_tile(folder, name):
-    with pytest.raises(CheckpointError, match="takes images of 64 x 64 pixels and tiles have 128"):
+    with pytest.raises(CheckpointError, match="takes images of 64 x 64 pixels, but tiles have 128"):
         measure_file(opened(folder / name), make_card("a", "b", tile_px=128))
     network = open_network(folder / name)
     with pytest.raises(ConfigError, match="does not take 2 images of 32 x 32"), torch.no_grad():
@@ -84,7 +84,9 @@ def test_a_fixed_size_must_be_the_tile(folder, name):
 
 @pytest.mark.parametrize("name", ["any.pt2", "any.onnx", "any.pt"])
 def test_classes_and_channels_have_to_agree(folder, name):
-    with pytest.raises(CheckpointError, match=r"gives \(1, 2, 64, 64\).*expected \(1, 3, 64, 64\)"):
+    with pytest.raises(
+        CheckpointError, match=r"returns \(1, 2, 64, 64\).*expected \(1, 3, 64, 64\)"
+    ):
         measure_file(opened(folder / name), make_card("a", "b", "c"))
     four = make_card("a", "b", in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     with pytest.raises((CheckpointError, ConfigError), match=r"3 channels|does not take"):
@@ -125,9 +127,9 @@ def test_inputs_and_outputs_that_are_not_one_are_refused(tmp_path):
 
 def test_only_a_lone_tensor_is_a_map():
     one = torch.ones(1)
-    assert only_map({"out": [one]}) is one
-    assert only_map({"out": one, "aux": one}) is None
-    assert only_map("text") is None
+    assert single_tensor({"out": [one]}) is one
+    assert single_tensor({"out": one, "aux": one}) is None
+    assert single_tensor("text") is None
 
 
 def test_bytes_are_rounded_for_files_that_take_them(tmp_path):

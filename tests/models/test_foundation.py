@@ -13,10 +13,10 @@ from torch import nn
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import NetworkSpec, build_network, load_checkpoint, save_checkpoint
 from wsi_seg.models.foundation import FOUNDATIONS, find_encoder
-from wsi_seg.models.lora import add_low_rank, plain_state
+from wsi_seg.models.lora import add_low_rank, merged_state
 from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.models.pretrained import fill_encoder
-from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
+from wsi_seg.models.training_network import EncoderTraining, TrainingNetwork
 
 # A transformer of the same kind as each of them, with few and thin layers.
 SMALL = {"embed_dim": 48, "depth": 4, "num_heads": 3}
@@ -148,7 +148,7 @@ def test_arguments_are_for_encoders_of_timm():
 def learner_of(training, rank=2):
     torch.manual_seed(0)
     return TrainingNetwork(build_network(small("Phikon-v2")), classes=2,
-                           encoder_learning=EncoderLearning(training, rank))  # fmt: skip
+                           encoder_training=EncoderTraining(training, rank))  # fmt: skip
 
 
 def one_step(learner):
@@ -161,9 +161,9 @@ def one_step(learner):
 
 @pytest.mark.parametrize("training", ["frozen", "lora", "full"])
 def test_what_of_an_encoder_learns(training):
-    before = {n: t.clone() for n, t in plain_state(learner_of(training).network).items()}
+    before = {n: t.clone() for n, t in merged_state(learner_of(training).network).items()}
     learner = one_step(learner_of(training))
-    after = plain_state(learner.network)
+    after = merged_state(learner.network)
     assert list(after) == list(before)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     inside = {name for name in changed if name.startswith("encoder.")}
@@ -201,4 +201,4 @@ def test_an_encoder_without_linear_layers_is_not_adapted():
     assert add_low_rank(nn.Conv2d(3, 3, 1), 2) == 0
     network = build_network(NetworkSpec("Unet", "mobilenet_v2", 3, 1))
     with pytest.raises(ConfigError, match="expected a transformer"):
-        TrainingNetwork(network, classes=1, encoder_learning=EncoderLearning("lora"))
+        TrainingNetwork(network, classes=1, encoder_training=EncoderTraining("lora"))

@@ -107,7 +107,7 @@ def test_torchvision_names_of_a_resnet_fit_timm_and_smp(tmp_path):
 
 def test_files_of_another_encoder_are_refused(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="they were made for"):
+    with pytest.raises(CheckpointError, match="they were trained for"):
         build_network(spec(), weights=tmp_path / "w.pth")
     torch.save(timm.create_model("tf_efficientnet_lite2").state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="expected"):

@@ -7,7 +7,7 @@ from torch import nn
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import NetworkSpec, build_network
 from wsi_seg.models.memory_estimate import MemoryEstimate, estimate_memory
-from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
+from wsi_seg.models.training_network import EncoderTraining, TrainingNetwork
 from wsi_seg.models.trial import on_first_side, require_trainable
 
 SMALL = "tu-mobilenetv3_small_050"
@@ -52,7 +52,7 @@ def test_norms_that_keep_their_statistics_take_any_batch():
     network = build_network(NetworkSpec("Unet", SMALL, 3, 1))
     check(network, patch_px=32, keep_norm=True)
     learner = TrainingNetwork(
-        network, classes=1, encoder_learning=EncoderLearning(keep_norm=True)
+        network, classes=1, encoder_training=EncoderTraining(keep_norm=True)
     ).train()
     assert learner(torch.zeros(1, 3, 32, 32)).logits.shape == (1, 1, 32, 32)
 
@@ -95,7 +95,7 @@ class Half(nn.Module):
 
 
 def test_fewer_logits_than_pixels_are_refused():
-    with pytest.raises(ConfigError, match=r"gives \(32, 32\) logits for patches of 64 px"):
+    with pytest.raises(ConfigError, match=r"returns \(32, 32\) logits for patches of 64 px"):
         check(Half())
 
 

@@ -38,7 +38,7 @@ from wsi_seg.models.network import (
     published_size,
     size_multiple,
 )
-from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
+from wsi_seg.models.training_network import EncoderTraining, TrainingNetwork
 from wsi_seg.models.trial import require_trainable
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
@@ -190,7 +190,7 @@ def build_learner(
         dropout=model.dropout,
         auxiliary=model.deep_supervision > 0,
         patch_px=recipe.patch_px,
-        encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank, keep_norm),
+        encoder_training=EncoderTraining(model.encoder_training, model.lora_rank, keep_norm),
     )
     return learner, _card(recipe, split, spec, _normalisation(spec, weights, known))
 

@@ -86,7 +86,7 @@ def fastest(rates: Mapping[int, float]) -> int:
 
 
 def _rate(predictor: Warmable, count: int, tile_px: int) -> tuple[float, float]:
-    """Return tiles per second of the fastest pass, and seconds of the first, which loads kernels."""
+    """Return tiles per second of the fastest pass, and seconds of the first (loading kernels)."""
     loading = predictor.warm_up(count, tile_px)
     seconds = [predictor.warm_up(count, tile_px)]
     while len(seconds) < _PASSES and sum(seconds) < _SECONDS:
