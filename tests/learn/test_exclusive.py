@@ -81,7 +81,7 @@ def test_what_is_inferred_is_the_argmax_and_scores_as_in_validation(run, two_kin
     ("setting", "said"),
     [
         ("loss={bce: 1}", r"loss\.bce is for overlapping.*loss\.ce"),
-        ("loss={focal: {weight: 1, alpha: 0.3}}", r"focal\.alpha.*a weight of each class"),
+        ("loss={focal: {weight: 1, alpha: 0.3}}", r"focal\.alpha.*expected null"),
         ("loss={ce: 1, bce_empty: 1}", r"bce_empty.*model\.head"),
         ("train.monitor=triplet", "dice_slide"),
     ],

@@ -49,7 +49,7 @@ def test_the_worst_come_again_once_and_then_no_more(sampler):
     assert {3, 7, 20, 31} == {item for item in second.tolist() if item < 32}
     assert second[[0, 8, 16, 24]].tolist() == [3, 7, 20, 31]
     # All that come again are the worst once more; the worst of the others come next.
-    kept.begin()
+    kept.start()
     losses = torch.arange(32.0)
     losses[[0, 8, 16, 24]] = 100.0
     kept.record(losses)

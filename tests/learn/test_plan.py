@@ -140,7 +140,7 @@ def test_a_fold_goes_on_from_its_own_network_of_an_earlier_run(recipe_for):
     for index in range(2):
         (stage,) = recipe.of_fold(index).stages
         assert stage.model.start == Path(f"/first/fold_{index}/best.safetensors")
-    with pytest.raises(ConfigError, match=r"names \{fold\}; expected data\.folds"):
+    with pytest.raises(ConfigError, match=r"has \{fold\}; expected data\.folds"):
         recipe_for(earlier)
 
 
@@ -264,7 +264,7 @@ def test_a_greedy_soup_is_scored_like_any_network(recipe_for, tmp_path):
         if tensor.is_floating_point():
             expected = torch.stack([one[name].double() for one in kept]).mean(0)
             assert torch.allclose(tensor.double(), expected, atol=1e-6), name
-    with pytest.raises(ConfigError, match="greedy chooses by slides held out"):
+    with pytest.raises(ConfigError, match="greedy needs held-out slides"):
         recipe_for("ensemble.average=greedy", "data.validation=0")
 
 

@@ -96,7 +96,7 @@ def test_held_out_and_drawn_slides_are_refused(world):
     with pytest.raises(BatchError) as caught:
         report.require_whole()
     assert caught.value.done == 1
-    assert "slide 'c' is held out to judge the run" in caught.value.failures["c"]
+    assert "slide 'c' is held out for validation" in caught.value.failures["c"]
     assert "not overwritten" in caught.value.failures["a"]
     store = open_collection(world / "store.zarr")
     assert list(read_objects(store["a"], "annotations").source) == list(before)
@@ -388,5 +388,5 @@ def test_a_student_may_learn_guesses_on_slides_that_people_drew(world):
     (split,) = split_slides(recipe)
     assert [one.name for one in split.train] == ["a", "c", "d"]
     assert all(one.is_pseudo for one in split.train)
-    with pytest.raises(ConfigError, match="of the slides people labelled none"):
+    with pytest.raises(ConfigError, match="slides with manual annotations are none"):
         split_slides(load_recipe(world / "recipe.yaml", (settings[1], "data.validation=0.3")))

@@ -183,5 +183,5 @@ def test_a_resumed_epoch_has_the_items_that_are_left(ranks):
 def test_a_state_without_a_position_is_damaged(tmp_path):
     assert position_of(tmp_path) is None
     torch.save({"epoch": 3}, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+    with pytest.raises(CheckpointError, match="delete it to start again"):
         position_of(tmp_path)

@@ -34,7 +34,7 @@ def test_none_held_out(recipe_for):
     ("setting", "message"),
     [
         ("data.validation=[z]", r"data\.validation: got slide 'z'; there are a, b, c, d"),
-        ("data.validation=[d]", "'d' lacks the label"),
+        ("data.validation=[d]", r"'d' lacks data\.label"),
         ("data.validation=[a, b, c]", "no slide is left to train on"),
         ("data.validation=[a, a]", "each slide once"),
         ("data.train=[z]", r"data\.train: got slide 'z'"),
@@ -85,7 +85,7 @@ def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
     assert group_slides(data, names) == {"a-1": "a-1", "a-2": "a-1"}
     both = data.model_copy(update={"group_pattern": r".*-(\d)"})
     assert set(group_slides(both, names).values()) == {"a-1"}
-    with pytest.raises(ConfigError, match=r"no line for d-1"):
+    with pytest.raises(ConfigError, match=r"no row for d-1"):
         group_slides(data, ["d-1"])
     with pytest.raises(ConfigError, match="does not match slide 'a-1'"):
         group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])

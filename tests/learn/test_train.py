@@ -104,7 +104,7 @@ def test_a_resumed_run_equals_one_never_stopped(recipe_for, tmp_path):
     with pytest.raises(ConfigError, match="these differ: seed"):
         train(recipe_for("augment=light", "seed=1"), tmp_path / "cut", progress=Silent())
     (tmp_path / "cut" / "last.ckpt").write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+    with pytest.raises(CheckpointError, match="delete it to start again"):
         train(recipe, tmp_path / "cut", progress=Silent())
 
 
@@ -168,7 +168,7 @@ def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
     ("settings", "said"),
     [
         (["model.architecture=PAN", "train.batch_size=1"], r"train\.batch_size 1 .*2 or more"),
-        (["train.batch_size=1"], r"train\.batch_size 1 .*patch_px to more"),
+        (["train.batch_size=1"], r"train\.batch_size 1 .*a larger patch_px"),
         (["model.encoder=tu-swin_tiny_patch4_window7_224"], r"32 px .*set patch_px to 224"),
     ],
 )

@@ -192,7 +192,7 @@ def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: empty)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(empty))
     validation = Validation(recipe_for("train.monitor=dice_objects"), make_card(), (), tmp_path)
-    with pytest.raises(TrainingError, match="no slide held out shows any class"):
+    with pytest.raises(TrainingError, match="no held-out slide contains any class"):
         validation.score(nn.Identity(), "cpu", Silent())
 
 

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from wsi_seg.config import LossConfig
 from wsi_seg.config.loss import INDEPENDENT
 from wsi_seg.learn.losses import SegmentationLoss
-from wsi_seg.learn.losses.pixels import Pixels, Rating
+from wsi_seg.learn.losses.pixels import ClassOptions, Pixels
 from wsi_seg.learn.task import losses_of_patches
 
 # The class head is asked in either mode; it has tests of its own.
@@ -32,8 +32,10 @@ def one_hot(label, classes=2):
 
 def loss_of(name, logits, label, *, weight=None, weights=(), exclusive=True, **options):
     config = LossConfig.model_validate({name: {"weight": 1.0} | options})
-    rating = Rating(exclusive, weights)
-    return SegmentationLoss(config)(Pixels.of(logits, label, weight=weight, rating=rating))
+    class_options = ClassOptions(exclusive, weights)
+    return SegmentationLoss(config)(
+        Pixels.of(logits, label, weight=weight, class_options=class_options)
+    )
 
 
 @pytest.fixture(params=NAMES)
@@ -202,7 +204,7 @@ def test_a_cut_of_a_thin_line_costs_cl_dice_more_than_its_pixels_elsewhere():
 def test_losses_of_patches_are_cross_entropies():
     logits, label = example(10)
     label[0, :3] = 255
-    got = losses_of_patches(Pixels.of(logits, label, rating=Rating(exclusive=True)))
+    got = losses_of_patches(Pixels.of(logits, label, class_options=ClassOptions(exclusive=True)))
     expected = [
         cross_entropy(a[None], b[None].long(), ignore_index=255)
         for a, b in zip(logits, label, strict=True)
