@@ -16,8 +16,8 @@ from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
 from wsi_seg.reading.slices import volume_of
 
-# Rules of ``triplet``: if enough pixels are above a high threshold, all pixels above a low threshold
-# belong to the class. They include the rules of the SIIM-ACR 2019 winner.
+# Rules of ``triplet``: if enough pixels are above a high threshold, all pixels above a low one are
+# of the class. They include the rules of the SIIM-ACR 2019 winner.
 _TOPS = (0.5, 0.6, 0.7, 0.75, 0.9)
 _BOTTOMS = (0.2, 0.3, 0.4, 0.5)
 _LEAST_PX = (0, 30, 100, 300, 600, 1000, 2000, 3000)
