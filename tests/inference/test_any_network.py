@@ -239,7 +239,7 @@ def test_what_a_file_cannot_do_is_said_before_any_work(store, files, rgb):
 
 
 def test_a_card_belongs_to_a_file_without_one(store, files):
-    with pytest.raises(ConfigError, match="got a card for a checkpoint, which has its own"):
+    with pytest.raises(ConfigError, match="got a card for a model that has its own"):
         infer(open_collection(store.path.parent), Model.of(small(), CARD), card=CARD)
     with pytest.raises(ConfigError, match="same weights"):
         read_model([files / "a.onnx", files / "a.onnx"])

@@ -188,5 +188,5 @@ def test_a_card_of_an_earlier_format_says_what_to_do_and_nothing_else():
     with pytest.raises(ConfigError) as caught:
         card_from_json('{"format": 1}')
     assert str(caught.value) == (
-        "it has format 1; expected 2; train again, or use the wsi_seg that wrote it"
+        "it has format 1; expected 2; train again, or use the version of wsi_seg that wrote it"
     )
