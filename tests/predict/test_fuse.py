@@ -1,4 +1,4 @@
-"""Fewer layers, the same network."""
+"""Folding batch norms does not change a network's output."""
 
 import copy
 
@@ -15,7 +15,7 @@ def norms(network):
 
 
 def lived_in(network):
-    """Statistics as after training: fresh ones would hide a mistake."""
+    """Set statistics as after training, because initial ones would hide mistakes."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -41,7 +41,7 @@ def test_normalisation_is_folded_and_nothing_else_changes(encoder):
 
 
 class Twice(nn.Module):
-    """One convolution whose output goes two ways: folding would change the second."""
+    """One convolution whose output is used twice: folding would change the second use."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Twice(nn.Module):
 
 
 class Shared(nn.Module):
-    """One normalisation behind two convolutions."""
+    """One batch norm after two convolutions."""
 
     def __init__(self):
         super().__init__()
@@ -64,7 +64,7 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize("network", [Twice(), Shared(), nn.Conv2d(3, 1, 1)])
-def test_a_network_that_would_change_is_left_alone(network):
+def test_a_network_whose_output_would_change_is_not_fused(network):
     kept = fuse_batch_norms(lived_in(network), 3)
     assert norms(kept) == norms(network)
     assert kept is not network
