@@ -6,7 +6,6 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from wsi_seg.config.section import Section, Share, Unit
 
-Limit = Annotated[float, Field(ge=0, le=1)]
 Odd = Annotated[int, Field(ge=3, le=99)]
 Positive = Annotated[float, Field(gt=0)]
 Quality = Annotated[int, Field(ge=1, le=100)]
@@ -26,7 +25,7 @@ class AffineConfig(Chance):
     """Largest rotation in either direction."""
     scale: Annotated[tuple[Positive, Positive], Unit("factor")] = (0.8, 1.2)
     """Smallest and largest scale."""
-    shift: Annotated[Limit, Unit("fraction of the side")] = 0.0625
+    shift: Annotated[Share, Unit("fraction of the side")] = 0.0625
     """Largest shift in either direction."""
     keep_ratio: bool = False
     """Scale height and width by the same factor."""
@@ -55,7 +54,7 @@ class GridConfig(Chance):
 
     steps: Annotated[int, Unit("cells a side")] = Field(default=5, ge=1, le=100)
     """Size of the grid."""
-    limit: Annotated[Limit, Unit("fraction of a cell")] = 0.3
+    limit: Annotated[Share, Unit("fraction of a cell")] = 0.3
     """Largest displacement of a grid line."""
 
 
@@ -78,9 +77,9 @@ class ClaheConfig(Chance):
 class BrightnessContrastConfig(Chance):
     """Brightness and contrast."""
 
-    brightness: Annotated[Limit, Unit("fraction of the full range")] = 0.2
+    brightness: Annotated[Share, Unit("fraction of the full range")] = 0.2
     """Largest change of brightness in either direction."""
-    contrast: Annotated[Limit, Unit("fraction of the full range")] = 0.2
+    contrast: Annotated[Share, Unit("fraction of the full range")] = 0.2
     """Largest change of contrast in either direction."""
 
 
@@ -105,7 +104,7 @@ class GammaConfig(Chance):
 class NoiseConfig(Chance):
     """Gaussian noise."""
 
-    std: Annotated[tuple[Limit, Limit], Unit("fraction of the full range")] = (0.01, 0.04)
+    std: Annotated[tuple[Share, Share], Unit("fraction of the full range")] = (0.01, 0.04)
     """Smallest and largest standard deviation."""
 
 
@@ -128,16 +127,16 @@ class DropoutConfig(Chance):
 
     holes: int = Field(default=8, ge=1, le=1000)
     """Largest number of holes."""
-    side: Annotated[tuple[Limit, Limit], Unit("fraction of the patch")] = (0.05, 0.15)
+    side: Annotated[tuple[Share, Share], Unit("fraction of the patch")] = (0.05, 0.15)
     """Smallest and largest side of a hole."""
 
 
 class StainConfig(Chance):
     """Jitter of the haematoxylin, eosin and DAB channels."""
 
-    scale: Annotated[Limit, Unit("factor")] = 0.2
+    scale: Annotated[Share, Unit("factor")] = 0.2
     """Each stain is multiplied by a factor between 1 - scale and 1 + scale."""
-    offset: Annotated[Limit, Unit("optical density")] = 0.02
+    offset: Annotated[Share, Unit("optical density")] = 0.02
     """A value between -offset and offset is added to each stain."""
 
 

@@ -19,20 +19,7 @@ def uniform(count: int, low: float, high: float) -> torch.Tensor:
 
 
 def change_colours(images: torch.Tensor, step: StepConfig) -> torch.Tensor:
-    """Apply a step that changes colours, noise or blur to all patches.
-
-    Parameters
-    ----------
-    images
-        ``(B, C, H, W)`` float32, 0 to 1.
-    step
-        One of the steps that `wsi_seg.data.batches` implements, but not a spatial one.
-
-    Returns
-    -------
-    torch.Tensor
-        Shape, dtype and range of ``images``.
-    """
+    """Apply a colour, noise or blur step to ``(B, C, H, W)`` float32 images, 0 to 1."""
     count = len(images)
     if (light := step.brightness_contrast) is not None:
         contrast = 1 + uniform(count, -light.contrast, light.contrast)

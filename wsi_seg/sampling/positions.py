@@ -39,7 +39,7 @@ _MIN_WEIGHT = 2.0**-14
 
 
 def dilate(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
-    """Dilate a layer by half a patch, to the cells from which a patch overlaps it.
+    """Dilate a layer by half a patch, by a maximum filter, ``(rows, columns)`` uint8.
 
     Parameters
     ----------
@@ -49,11 +49,6 @@ def dilate(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
         Side of a cell in level-0 pixels.
     side
         Height and width of a patch in level-0 pixels.
-
-    Returns
-    -------
-    NDArray[np.uint8]
-        ``(rows, columns)``: the maximum of the cells that the patch may overlap.
     """
     for axis, length in enumerate(side):
         reach = int(np.ceil(length / 2 / cell_px))
@@ -67,7 +62,7 @@ def lengths_of(maps: Sequence[SlideMap]) -> Floats:
 
 
 def centre_small_slides(centres: Floats, lengths: Floats, sides: Floats) -> Floats:
-    """Move centres to the middle of the slide along axes on which a patch covers it.
+    """Move centres ``(n, 2)`` to the middle of the slide along axes on which a patch covers it.
 
     Parameters
     ----------
@@ -75,11 +70,6 @@ def centre_small_slides(centres: Floats, lengths: Floats, sides: Floats) -> Floa
         ``(n, 2)``: y, x in level-0 pixels.
     lengths, sides
         ``(n, 2)``: height and width of the slide and of the patch of each centre.
-
-    Returns
-    -------
-    NDArray[np.float64]
-        ``(n, 2)``: y, x in level-0 pixels.
     """
     return np.where(lengths <= sides, lengths / 2, centres)
 
@@ -137,23 +127,12 @@ class ObjectPositions:
         return centres
 
     def free(self, number: int) -> NDArray[np.bool_]:
-        """Return the cells in which a patch can be centred without overlapping an object.
-
-        Parameters
-        ----------
-        number
-            Index of the slide's map.
-
-        Returns
-        -------
-        NDArray[np.bool_]
-            ``(rows, columns)``.
-        """
+        """Return the cells of a map where a patch overlaps no object, ``(rows, columns)`` bool."""
         free: NDArray[np.bool_] = self._grid_of(number) == 0
         return free
 
     def density(self, slide: NDArray[np.int32], y: Floats, x: Floats, turns: Floats) -> Floats:
-        """Return the probability density per px² of centres of draws around objects.
+        """Return the probability density per px² of draws around objects, ``(n,)`` float64.
 
         Parameters
         ----------
@@ -161,11 +140,6 @@ class ObjectPositions:
             Index of the map, and position in level-0 pixels, ``(n,)``.
         turns
             Probability of each object in a draw, ``(objects,)``.
-
-        Returns
-        -------
-        NDArray[np.float64]
-            ``(n,)``.
         """
         found = np.zeros(len(y))
         weights = self._weights(slide, y, x)

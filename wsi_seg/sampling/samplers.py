@@ -86,8 +86,7 @@ class Draws:
 def epoch_length(objects: int, share: float) -> int:
     """Return the length of an epoch with one patch per object, if objects are this share of it.
 
-    ``objects + floor(objects * (1 - share) / share)``, as in the sampler of the SIIM-ACR 2019
-    winner.
+    ``objects + floor(objects * (1 - share) / share)``, as for the SIIM-ACR 2019 winner.
 
     Raises
     ------
