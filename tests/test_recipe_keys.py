@@ -123,7 +123,7 @@ def test_the_command_prints_every_key_within_80_columns():
     assert [line for line in lines[:-1] if line[0] != " "] == list(KEYS)
     one = run("train").splitlines()
     assert one[0] == "train"
-    assert "(whole number >= 1; default 8; unit: epochs)" in map(str.strip, one)
+    assert "(integer >= 1; default 8; unit: epochs)" in map(str.strip, one)
     assert not any(line.startswith("augment") for line in one)
 
 

@@ -15,7 +15,6 @@ __all__ = ["RecipeKey", "recipe_keys", "recipe_markdown", "recipe_schema"]
 
 Schema = Mapping[str, Any]  # JSON
 
-_PLAIN = {"string": "text", "integer": "whole number", "boolean": "true or false", "null": "null"}
 _BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 _HEAD = """# Recipe keys
@@ -160,10 +159,10 @@ def _kind(field: Schema, known: Schema) -> str:
         return f"[{_kind(field['items'], known)}, ...]"
     if kind == "object":
         values = field.get("additionalProperties")
-        return f"names, each with {_kind(values, known)}" if isinstance(values, dict) else "section"
+        return f"mapping to {_kind(values, known)}" if isinstance(values, dict) else "section"
     if field.get("format") == "path":
         return "path"
-    return f"{_PLAIN.get(str(kind), str(kind or 'any value'))} {_bounds(field)}".strip()
+    return f"{kind or 'any value'} {_bounds(field)}".strip()
 
 
 def _bounds(field: Schema) -> str:

@@ -84,7 +84,7 @@ class ScheduleConfig(Section):
     """Period: null is the whole run for ``cosine``, 10 for ``step``, 2 for ``cyclic`` and 1 for
     ``warm_restarts``."""
     multiply: Annotated[int | None, Field(ge=1)] = None
-    """Factor by which each period of ``warm_restarts`` is longer than the last; null is 2."""
+    """Factor by which each period of ``warm_restarts`` is longer than the previous; null is 2."""
     factor: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Factor of ``step`` and ``plateau``; null is 0.1."""
     patience: Annotated[int | None, Field(ge=0), Unit("validations")] = None

@@ -112,8 +112,8 @@ class SamplingConfig(Section):
     """Weight each patch in the loss by 1 / (N p), where p is its probability among N cells, capped
     at 10, so that the loss estimates that of the whole tissue."""
     replay: Annotated[float, Unit("fraction of an epoch")] = Field(default=0.0, ge=0, le=0.5)
-    """Fraction of an epoch that repeats the patches with the highest loss of the previous epoch,
-    each once."""
+    """Fraction of an epoch that repeats the patches with the highest loss in the previous epoch,
+    each at most once."""
     cell_um: Annotated[float, Unit("um")] = Field(default=32.0, gt=0)
     """Side of a cell of the importance map."""
     cell_px: Annotated[int, Unit("pixels of level 0")] = Field(default=64, ge=1)
