@@ -102,13 +102,15 @@ def lovasz(px: Pixels, _: Term) -> torch.Tensor:
     classes that have pixels in the batch; areas are weighted as in the other terms.
     """
     classes = px.target.shape[1]
-    values = px.probability if px.rating.exclusive else px.logits
+    values = px.probability if px.class_options.exclusive else px.logits
     values, target, weight = (
         t.transpose(0, 1).reshape(classes, -1) for t in (values, px.target, px.weight)
     )
     target = (target > 0.5).to(values.dtype)
     present = ((target * weight).sum(1) > 0) * px.class_weights
-    errors = (target - values).abs() if px.rating.exclusive else 1 - values * (2 * target - 1)
+    errors = (
+        (target - values).abs() if px.class_options.exclusive else 1 - values * (2 * target - 1)
+    )
     errors, order = errors.masked_fill(weight == 0, 0.0).sort(dim=1, descending=True)
     inside = (target * weight).gather(1, order)
     outside = ((1 - target) * weight).gather(1, order)

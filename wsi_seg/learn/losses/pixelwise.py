@@ -70,7 +70,7 @@ def bce_hard(px: Pixels, term: HardTerm) -> torch.Tensor:
 
 def focal(px: Pixels, term: FocalTerm) -> torch.Tensor:
     """Mean of ``(1 - p_t) ** gamma`` times cross-entropy over pixels (Lin et al., ICCV 2017)."""
-    if px.rating.exclusive:
+    if px.class_options.exclusive:
         wrong = 1 - (px.target_with_background * px.logits.softmax(dim=1)).sum(dim=1, keepdim=True)
         return mean(
             wrong.clamp(min=_EPSILON) ** term.gamma * px.cross_entropy, px.cross_entropy_weight
