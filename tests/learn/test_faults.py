@@ -58,7 +58,7 @@ def test_a_device_that_is_out_of_memory(recipe_for, tmp_path, monkeypatch):
     message = train_until_fault(
         recipe_for(), tmp_path, monkeypatch, TrainingNetwork, "forward", broken
     )
-    assert "too little memory for 8 patches of 32 pixels; what was saved is intact" in message
+    assert "too little memory for 8 patches of 32 pixels; saved states are intact" in message
     assert "--dry-run" in message
 
 

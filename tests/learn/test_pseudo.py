@@ -388,5 +388,5 @@ def test_a_student_may_use_pseudo_labels_on_annotated_slides(world):
     (split,) = split_slides(recipe)
     assert [one.name for one in split.train] == ["a", "c", "d"]
     assert all(one.is_pseudo for one in split.train)
-    with pytest.raises(ConfigError, match="slides with manual annotations are none"):
+    with pytest.raises(ConfigError, match="no slide has manual annotations"):
         split_slides(load_recipe(world / "recipe.yaml", (settings[1], "data.validation=0.3")))

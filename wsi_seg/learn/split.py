@@ -159,9 +159,9 @@ def _held_out(
     pool = [name for name, slide in slides.items() if not slide.is_pseudo]
     if len(pool) < 2:
         raise ConfigError(
-            f"data.validation is {validation:g}, but the slides with manual annotations are "
-            f"{'only ' + pool[0] if pool else 'none'}; annotate another one, or set "
-            "data.validation to 0 to hold out no slide"
+            f"data.validation is {validation:g}, but {'only slide ' + pool[0] if pool else 'no slide'} "
+            "has manual annotations; annotate another one, or set data.validation to 0 to hold out "
+            "no slide"
         )
     count = min(max(1, round(validation * len(pool))), len(pool) - 1)
     areas = {name: float(slides[name].objects.area.sum()) for name in pool}
