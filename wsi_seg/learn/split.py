@@ -160,8 +160,7 @@ def _held_out(
     if len(pool) < 2:
         raise ConfigError(
             f"data.validation is {validation:g}, but {'only slide ' + pool[0] if pool else 'no slide'} "
-            "has manual annotations; annotate another one, or set data.validation to 0 to hold out "
-            "no slide"
+            "has manual annotations; annotate another one, or set data.validation to 0"
         )
     count = min(max(1, round(validation * len(pool))), len(pool) - 1)
     areas = {name: float(slides[name].objects.area.sum()) for name in pool}
