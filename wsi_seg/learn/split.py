@@ -159,7 +159,7 @@ def _held_out(
     pool = [name for name, slide in slides.items() if not slide.is_pseudo]
     if len(pool) < 2:
         raise ConfigError(
-            f"data.validation is {validation:g}, but {'only slide ' + pool[0] if pool else 'no slide'} "
+            f"data.validation is {validation:g}, but {'only ' + pool[0] if pool else 'no slide'} "
             "has manual annotations; annotate another one, or set data.validation to 0"
         )
     count = min(max(1, round(validation * len(pool))), len(pool) - 1)
