@@ -31,9 +31,9 @@ def should_compile(tiles: int, tiles_per_second: float) -> bool:
 
 
 def missing_compiler(device: str) -> str:
-    """Name what this machine lacks to compile networks; empty where it lacks nothing.
+    """Return what this machine lacks for compiling networks; empty if nothing is missing.
 
-    torch has a compiler build modules of Python: of C for a GPU, by Triton, of C++ for a CPU.
+    torch.compile builds Python extension modules: in C for a GPU (by Triton), in C++ for a CPU.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ def missing_compiler(device: str) -> str:
 
 
 def require_compiler(device: str) -> None:
-    """Refuse to compile networks where that cannot be done.
+    """Refuse to compile networks on a machine without a compiler.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def require_compiler(device: str) -> None:
     Raises
     ------
     ConfigError
-        If this machine lacks a compiler, or what that needs.
+        If this machine lacks a compiler or the Python headers.
     """
     if lacks := missing_compiler(device):
         raise ConfigError(
