@@ -38,7 +38,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.models import ModelCard, NetworkSpec, build_network
 from wsi_seg.predict.device import dtype_of
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.fuse import fuse_batch_norms
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.store import SlideStore, open_collection
@@ -256,7 +256,9 @@ def bare_loop(
 ) -> Callable[[], float]:
     """Return tiles per second of forward passes of one batch that stays on the device."""
     dtype = dtype_of(precision)
-    fast = fused(network, 3).to(options.device, dtype).to(memory_format=torch.channels_last)
+    fast = (
+        fuse_batch_norms(network, 3).to(options.device, dtype).to(memory_format=torch.channels_last)
+    )
     run = torch.compile(fast, dynamic=False) if compiled else fast
     images = torch.rand(batch, 3, options.tile, options.tile, device=options.device, dtype=dtype)
     images = images.to(memory_format=torch.channels_last)

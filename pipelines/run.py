@@ -1,12 +1,11 @@
-"""Run the commands on the pages of the pipelines; compare their scores with scores.json.
+"""Run the commands of the pipelines' READMEs, and compare the scores with scores.json.
 
     python pipelines/run.py [TASK ...] [--data ../shared/data] [--work FOLDER] [--minutes 0.2]
 
-The blocks of a page that begin with ```sh run in order in WORK/TASK, a new folder that holds a copy
-of `pipelines`. A score further from the one in scores.json than its tolerance, or a command that
-fails, makes the exit status 1. A tolerance is what chance and another processor move. With
---minutes each phase of a training ends after that time: all commands are tried, and scores do not
-count.
+The ```sh blocks of a README run in order in WORK/TASK, a new folder with a copy of `pipelines`. The
+exit status is 1 if a command fails, or if a score differs from scores.json by more than its
+tolerance, which allows for random effects and other processors. With --minutes, each phase of a
+training stops after this time: all commands are run, and scores are ignored.
 """
 
 import argparse
@@ -25,18 +24,18 @@ FOLDER = Path(__file__).parent.resolve()
 
 @dataclass(frozen=True)
 class Score:
-    """A figure that the commands of a page come to.
+    """Expected score of a README's commands.
 
     Parameters
     ----------
     file
-        JSON that they write, from their working folder on.
+        JSON file with the score, relative to the working folder.
     figure
-        Keys that lead to it, with dots between them.
+        Dotted path of the score in the file.
     score, tolerance
-        What it was, and how far from that it may be.
+        Expected value, and the largest accepted difference.
     device
-        Where it was that.
+        Device on which it was measured.
     """
 
     file: str
@@ -46,30 +45,30 @@ class Score:
     device: str
 
     def found(self, folder: Path) -> float:
-        """Read the figure of a run in this folder."""
+        """Read the score of a run in this folder."""
         value = json.loads((folder / self.file).read_text(encoding="utf-8"))
         for key in self.figure.split("."):
             value = value[key]
         return float(value)
 
     def agrees(self, found: float) -> bool:
-        """Whether a figure is near enough."""
+        """Return whether a score is within the tolerance."""
         return abs(found - self.score) <= self.tolerance
 
 
 def expected_scores() -> dict[str, list[Score]]:
-    """Scores of each task, from scores.json."""
+    """Read the expected scores of each task from scores.json."""
     tasks = json.loads((FOLDER / "scores.json").read_text(encoding="utf-8"))
     return {task: [Score(**score) for score in scores] for task, scores in tasks.items()}
 
 
 def commands_of(page: str) -> str:
-    """Join the blocks of a page that begin with ```sh to one script."""
+    """Join the ```sh blocks of a README into one script."""
     return "\n".join(re.findall(r"^```sh\n(.*?)^```", page, flags=re.DOTALL | re.MULTILINE))
 
 
 def shortened(script: str, minutes: float) -> str:
-    """Let each training of a script end after some minutes."""
+    """Limit each training of a script to some minutes."""
     return f"""wsi-seg() {{
   if [ "$1" = train ]; then set -- "$@" --set train.max_minutes={minutes}; fi
   command wsi-seg "$@"
@@ -78,12 +77,12 @@ def shortened(script: str, minutes: float) -> str:
 
 
 def run_page(task: str, data: Path, folder: Path, minutes: float | None) -> bool:
-    """Run the commands of a page in a folder that is made; return whether none failed."""
+    """Run the commands of a README in a new folder; return whether all succeeded."""
     shutil.copytree(FOLDER, folder / "pipelines")
     script = commands_of((FOLDER / task / "README.md").read_text(encoding="utf-8"))
     if minutes is not None:
         script = shortened(script, minutes)
-    # The programs of this environment, whatever else is on the path.
+    # Use the programs of this environment first.
     search = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = os.environ | {"PATH": search, "DATA": str(data)}
     return not subprocess.run(
@@ -92,7 +91,7 @@ def run_page(task: str, data: Path, folder: Path, minutes: float | None) -> bool
 
 
 def compare(task: str, folder: Path, scores: list[Score]) -> bool:
-    """Print the scores of a run next to those expected; return whether all agree."""
+    """Print the scores of a run with the expected ones; return whether all agree."""
     good = True
     for score in scores:
         found = score.found(folder)
@@ -105,13 +104,13 @@ def compare(task: str, folder: Path, scores: list[Score]) -> bool:
 
 
 def main() -> None:
-    """Run the tasks one after the other and say at the end what differs."""
+    """Run the tasks one after the other, and report the differences at the end."""
     expected = expected_scores()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(expected))
     parser.add_argument("--data", type=Path, default=FOLDER.parents[1] / "shared" / "data")
     parser.add_argument("--work", type=Path, help="new folder; a temporary one by default")
-    parser.add_argument("--minutes", type=float, help="of each training; scores do not count then")
+    parser.add_argument("--minutes", type=float, help="limit each training; ignores scores")
     options = parser.parse_args()
     if unknown := set(options.tasks) - set(expected):
         parser.error(f"got {', '.join(sorted(unknown))}; expected any of {', '.join(expected)}")

@@ -88,7 +88,7 @@ def test_overrides_are_typed(recipe_file):
         ("train.max_minutes=1:20", r"train\.max_minutes: .*number"),
     ],
 )
-def test_wrong_settings_name_the_key(recipe_file, override, message):
+def test_errors_of_invalid_settings_name_the_key(recipe_file, override, message):
     with pytest.raises(ConfigError, match=message):
         load_recipe(recipe_file, [override])
 
@@ -136,5 +136,5 @@ def test_a_collection_in_place_of_a_recipe_is_explained(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["true positives", "1.5x", "falsetto", "3 classes", ".5."])
-def test_words_that_begin_like_a_number_or_truth_value_are_words(recipe_file, name):
+def test_words_that_start_like_a_number_or_boolean_are_text(recipe_file, name):
     assert load_recipe(recipe_file, [f"name={name}"]).name == name

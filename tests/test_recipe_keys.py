@@ -38,7 +38,7 @@ def test_the_page_is_up_to_date():
     assert page == recipe_markdown(), "run: wsi-seg recipe --markdown > docs/recipe.md"
 
 
-def test_every_key_says_what_it_is():
+def test_every_key_has_a_description():
     assert len(KEYS) == len(recipe_keys()) > 150
     for key, row in KEYS.items():
         assert row.kind, key
@@ -50,7 +50,7 @@ def test_required_keys():
     assert top == {"classes", "data", "mpp"}
 
 
-def test_defaults_are_those_of_a_recipe_that_names_nothing(minimal):
+def test_defaults_are_those_of_a_minimal_recipe(minimal):
     values = minimal.model_dump(mode="json")
     compared = 0
     for key, row in KEYS.items():
@@ -75,7 +75,7 @@ def read_default(text):
         return yaml.safe_load(text)
 
 
-def test_units_stand_with_numbers_that_have_one():
+def test_numbers_with_a_unit_have_it_in_the_reference():
     assert KEYS["mpp"].unit == "um per pixel"
     for key, row in KEYS.items():
         for suffix, unit in (("px", "pixel"), ("um", "um"), ("mm", "mm"), ("minutes", "minutes")):
@@ -91,11 +91,11 @@ def test_defaults_of_sections():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_schema_takes_the_recipes_of_the_pipelines(checker, path):
+def test_the_schema_accepts_the_recipes_of_the_pipelines(checker, path):
     checker.validate(read_yaml(path))
 
 
-def test_the_schema_takes_a_saved_recipe(checker, minimal, tmp_path):
+def test_the_schema_accepts_a_saved_recipe(checker, minimal, tmp_path):
     save_recipe(minimal, tmp_path / "saved.yaml")
     checker.validate(read_yaml(tmp_path / "saved.yaml"))
 
@@ -117,17 +117,17 @@ def run(*words):
     return done.stdout
 
 
-def test_the_verb_prints_every_key_within_80_columns():
+def test_the_command_prints_every_key_within_80_columns():
     lines = run().splitlines()
     assert max(map(len, lines)) <= 80
     assert [line for line in lines[:-1] if line[0] != " "] == list(KEYS)
     one = run("train").splitlines()
     assert one[0] == "train"
-    assert "(whole number >= 1; default 8; unit: epochs)" in map(str.strip, one)
+    assert "(integer >= 1; default 8; unit: epochs)" in map(str.strip, one)
     assert not any(line.startswith("augment") for line in one)
 
 
-def test_the_verb_in_other_forms():
+def test_other_output_formats_of_the_command():
     assert json.loads(run("--schema")) == recipe_schema()
     assert run("--markdown") == recipe_markdown()
     assert json.loads(run("--schema", "--json"))["schema"] == recipe_schema()
@@ -135,7 +135,7 @@ def test_the_verb_in_other_forms():
     assert row["default"] == "0.99"
 
 
-def test_a_key_that_does_not_exist_is_an_error():
+def test_an_unknown_key_is_an_error():
     done = CliRunner().invoke(app, ["recipe", "train.epoch"])
     assert done.exit_code == 1
     assert "got 'train.epoch'; expected a key of a recipe" in done.stderr

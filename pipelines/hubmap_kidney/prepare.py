@@ -1,9 +1,9 @@
 """Build two mosaic slides: annotated kidney images scattered over other tissue and glass.
 
-The real kidney slides cannot be had, and single images show neither sampling nor seams. So the
-images are put, without overlap, on large canvases of tissue without glomeruli; `seen` has the
-patients to learn from, `unseen` the others. Polygons are carried over. In the form of the
-competition's anatomical structures, kidney images are Cortex and cells without one Medulla.
+The real kidney slides are not available, and single images test neither sampling nor seams. The
+images are therefore placed, without overlap, on large canvases of tissue without glomeruli: `seen`
+with the training patients, `unseen` with the others. Their polygons are transferred. In the format
+of the competition's anatomical structures, kidney images are Cortex and empty grid cells Medulla.
 
     python prepare.py GLOMERULI_FOLDER OTHER_SLIDE OUT [--side 16000] [--two-classes]
 """
@@ -21,7 +21,7 @@ from PIL import Image
 from wsi_seg.geometry import Region
 from wsi_seg.slides import open_slide
 
-# The images name no scale; with this one, x2 to x4 are 1 to 2 um per pixel.
+# The images have no resolution; with this one, x2 to x4 are 1 to 2 um per pixel.
 MPP = 0.5
 TILE = 512
 GLASS = (241, 240, 243)
@@ -33,7 +33,7 @@ Canvas = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Read the arguments and build both mosaics."""
+    """Parse the arguments and build both mosaics."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("glomeruli", type=Path)
     parser.add_argument("other", type=Path)
@@ -57,7 +57,7 @@ def build(name: str, rows: list[dict[str, str]], options: argparse.Namespace) ->
     canvas = np.memmap(scratch, dtype=np.uint8, mode="w+", shape=(side, side, 3))
     paint(canvas, options.other, rng)
     features: list[dict[str, object]] = []
-    # Nothing overlaps: each image has a cell of a grid to itself.
+    # Each image has its own grid cell, so that nothing overlaps.
     height, width = 1024 + 200, 1360 + 200
     cells = [(y, x) for y in range(0, side - height, height) for x in range(0, side - width, width)]
     if len(cells) < len(rows):
@@ -111,7 +111,7 @@ def paint(canvas: Canvas, other: Path, rng: np.random.Generator) -> None:
 
 
 def feature(shape: dict[str, object], y: int, x: int, *, two_classes: bool) -> dict[str, object]:
-    """One polygon of LabelMe's as GeoJSON, moved to its place on the canvas."""
+    """Convert a LabelMe polygon to GeoJSON, moved to its position on the canvas."""
     points = shape["points"]
     assert isinstance(points, list)
     name = "glomerulus"
@@ -121,12 +121,12 @@ def feature(shape: dict[str, object], y: int, x: int, *, two_classes: bool) -> d
 
 
 def named_box(name: str, y: int, x: int, height: int, width: int) -> dict[str, object]:
-    """One rectangle as GeoJSON."""
+    """Return a rectangle as a GeoJSON feature."""
     return named_ring(name, [[x, y], [x + width, y], [x + width, y + height], [x, y + height]])
 
 
 def named_ring(name: str, ring: list[list[float]]) -> dict[str, object]:
-    """One polygon as GeoJSON."""
+    """Return a polygon as a GeoJSON feature."""
     return {
         "type": "Feature",
         "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},

@@ -1,4 +1,4 @@
-"""Make CT phantoms with known nodules, since the original volumes cannot be had.
+"""Generate CT phantoms with known nodules, because the original volumes are not available.
 
 python prepare.py OUT [--volumes 6]
 """
@@ -13,7 +13,7 @@ SPACING = (2.5, 1.2, 1.2)
 
 
 def main() -> None:
-    """Write the volumes, their nodules in LUNA16's form, and a rule for their lungs."""
+    """Write the volumes, their nodules in the LUNA16 format, and a rule for their lungs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("--volumes", type=int, default=6)
@@ -28,7 +28,7 @@ def main() -> None:
             write_mhd(options.out / "ct" / f"{name}.mhd", volume, SPACING)
             for n in nodules:
                 writer.writerow([name, f"{n.x:.2f}", f"{n.y:.2f}", f"{n.z:.2f}", n.diameter])
-    # The phantoms are 8 cm high, so their lungs are smaller than those of people.
+    # The phantoms are 8 cm high, so their lungs are smaller than human ones.
     (options.out / "lungs.yaml").write_text("rule: {volume_l: [0.3, 8.2]}\n")
     print(f"{options.volumes} volumes")
 

@@ -1,18 +1,17 @@
-"""Distil an ensemble into one network, on nuclei; compare averages of weights on the way.
+"""Distil an ensemble into one network for nuclei, and compare methods of weight averaging.
 
     python pipelines/nuclei_dsb2018/distil.py DATA WORK [--set train.epochs=24] [--seeds 3]
 
-DATA is the folder of the 2018 Data Science Bowl's images; what is made is in WORK, a new folder.
-The teacher is three folds of the small recipe's network, each pixel predicted in eight
-orientations. Students are the same network once, and learn the same images with the same draws: by
-the labels that people drew, by the teacher's hard labels, or by its probabilities. The same recipe
-then keeps its best epoch as it is, a moving average (EMA), equal parts from half of the epochs on
-(SWA), or a greedy soup of its eight best epochs, by every fifth image held out of those to learn
-from.
+DATA is the folder of the 2018 Data Science Bowl's images; WORK is a new folder for all output. The
+teacher is three folds of the small recipe's network, with test-time augmentation over eight
+orientations. Students are a single such network, trained on the same images with the same draws: on
+the manual annotations, on the teacher's hard labels, or on its probabilities. The same recipe is
+then trained with its best epoch, a moving average (EMA), SWA from half of the epochs on, or a
+greedy soup of its eight best epochs, with every fifth training image held out.
 
-All are scored on the images of the suggested split, and the figures are in WORK/distil.json. Speed
-is that of a large image made of them, with no other work at the time; an ensemble counts a tile
-once for each member.
+All are scored on the images of the suggested split, and the results are in WORK/distil.json. Speed
+is measured on a large image composed of these images, on an idle machine; for an ensemble, a tile
+counts once per member.
 """
 
 import argparse
@@ -37,7 +36,7 @@ STUDENTS = {
     "soft labels": ("data.validation=0", "data.label=soft", "data.pseudo_weight=1"),
 }
 
-# The best of many epochs, which are validated each.
+# Validate every epoch, to select the best.
 _HELD_OUT = ("data.validation=0.2", "train.validate_every=1")
 AVERAGES = {
     "best epoch": (*_HELD_OUT, "train.ema=null"),
@@ -50,16 +49,16 @@ Figures = dict[str, object]
 
 
 class Work:
-    """Runs commands of the package in a folder and keeps what they came to.
+    """Runs commands of the package in a folder, and records their results.
 
     Parameters
     ----------
     folder
-        Where all is made.
+        Folder for all output.
     settings
-        Of every training.
+        ``--set`` settings of every training.
     overlap
-        Of tiles that are predicted.
+        Overlap of tiles in inference.
     """
 
     def __init__(self, folder: Path, settings: list[str], overlap: str) -> None:
@@ -68,28 +67,28 @@ class Work:
         self._started = time.monotonic()
 
     def run(self, *words: str | Path) -> Figures:
-        """Run a command; return the summary that it prints, or raise."""
+        """Run a command, and return its JSON summary; raise if it fails."""
         command = [sys.executable, "-m", "wsi_seg", *map(str, words), "--json"]
         printed = subprocess.run(command, cwd=self.folder, check=True, stdout=subprocess.PIPE)
         found: Figures = json.loads(printed.stdout.splitlines()[-1])
         return found
 
     def train(self, name: str, *settings: str) -> Path:
-        """Train by the small recipe; return the model."""
+        """Train by the small recipe, and return the model."""
         out = self.folder / name
         chosen = [f"data.stores=[{self.folder / 'seen.zarr'}]", *self.settings, *settings]
         found = self.run("train", RECIPE, "--out", out, *_set(chosen))
         return Path(str(found["ensemble"] or next(iter(_texts(found["members"])))))
 
     def predict(self, slides: str, model: Path, out: str, tta: str = "none") -> Figures:
-        """Predict a collection, compiling nothing, so that speeds are those of the network."""
+        """Predict a collection without torch.compile, so that speeds are comparable."""
         return self.run(
             "infer", slides, "--checkpoint", model, "--tta", tta, "--no-skip", "--compile", "off",
             "--overlap", self._overlap, "--out", out,
         )  # fmt: skip
 
     def dice(self, name: str, model: Path, tta: str = "none") -> float:
-        """Pooled Dice on the images that nothing learned from."""
+        """Return the pooled Dice on the unseen images."""
         self.predict("unseen.zarr", model, f"pred-{name}.zarr", tta)
         scores = self.folder / f"scores-{name}"
         self.run("evaluate", f"pred-{name}.zarr", "--truth", "unseen.zarr", "--out", scores)
@@ -97,7 +96,7 @@ class Work:
         return float(found["classes"]["nucleus"]["pooled_dice"])
 
     def note(self, name: str, value: object) -> None:
-        """Keep a figure, at once."""
+        """Record a result, and write all results to disk."""
         self.figures[name] = value
         self.figures["seconds"] = round(time.monotonic() - self._started)
         (self.folder / "distil.json").write_text(json.dumps(self.figures, indent=1))
@@ -105,15 +104,15 @@ class Work:
 
 
 def main() -> None:
-    """Read the arguments, then go through data, teacher, students and averages."""
+    """Parse the arguments, prepare the data, and train teacher, students and averages."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--set", action="append", default=[], help="of every training")
+    parser.add_argument("--set", action="append", default=[], help="setting of every training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=max(1, (os.cpu_count() or 2) // 2))
-    parser.add_argument("--overlap", default="0.5", help="of tiles that are predicted")
-    parser.add_argument("--side", type=int, default=4096, help="of the large image, in pixels")
+    parser.add_argument("--overlap", default="0.5", help="overlap of tiles in inference")
+    parser.add_argument("--side", type=int, default=4096, help="side of the large image in pixels")
     options = parser.parse_args()
     work = Work(options.work.resolve(), options.set, options.overlap)
     work.folder.mkdir(parents=True)
@@ -129,7 +128,7 @@ def main() -> None:
 
 
 def train_all(work: Work, recipes: dict[str, tuple[str, ...]], seeds: int, at_a_time: int) -> None:
-    """Train by each of some settings, once for each seed, and score all."""
+    """Train with each of the settings, once per seed, and score all."""
     with ThreadPoolExecutor(at_a_time) as pool:
         runs = {
             name: [
@@ -143,7 +142,7 @@ def train_all(work: Work, recipes: dict[str, tuple[str, ...]], seeds: int, at_a_
 
 
 def prepare(work: Work, data: Path, side: int) -> None:
-    """Tile the images of both parts and draw their nuclei; make a large one to measure speed."""
+    """Tile and annotate the images of both splits, and compose a large one for timing."""
     with (data / "index.csv").open() as file:
         rows = list(csv.DictReader(file))
     for name, part in {"seen": "train", "unseen": "val"}.items():
@@ -158,7 +157,7 @@ def prepare(work: Work, data: Path, side: int) -> None:
 
 
 def mosaic(images: list[Path], side: int, cell: int = 256) -> Image.Image:
-    """Fill a square with the corners of images, one after the other and again."""
+    """Fill a square with the corners of images, cycling through them."""
     made = Image.new("RGB", (side, side))
     for number in range((side // cell) ** 2):
         with Image.open(images[number % len(images)]) as image:
@@ -168,7 +167,7 @@ def mosaic(images: list[Path], side: int, cell: int = 256) -> Image.Image:
 
 
 def teach(work: Work) -> Path:
-    """Train the teacher, score it, and write what it finds on the images to learn from."""
+    """Train and score the teacher, and write its predictions on the training images as labels."""
     folds = ("data.folds=3", "ensemble.out_of_fold=false")
     teacher = work.train("teacher", *folds)
     work.note("one fold of the teacher", work.dice("fold", fold_of(teacher)))
@@ -181,23 +180,23 @@ def teach(work: Work) -> Path:
 
 
 def fold_of(teacher: Path) -> Path:
-    """Model of the first fold."""
+    """Return the model of the first fold."""
     return teacher.parent / "fold_0" / "best.safetensors"
 
 
 def score(work: Work, name: str, settings: tuple[str, ...]) -> float:
-    """Train, and return the Dice on images that nothing learned from."""
+    """Train, and return the Dice on the unseen images."""
     return work.dice(name, work.train(name, *settings))
 
 
 def spread(values: Iterable[float]) -> dict[str, object]:
-    """Mean over seeds, and each."""
+    """Return the mean over seeds, and each value."""
     found = list(values)
     return {"mean": round(statistics.fmean(found), 4), "seeds": [round(v, 4) for v in found]}
 
 
 def slug(name: str) -> str:
-    """Name of a file."""
+    """Return a name without spaces for files."""
     return name.replace(" ", "-")
 
 

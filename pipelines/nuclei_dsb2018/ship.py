@@ -1,17 +1,18 @@
-"""Make the model that comes with the package, nuclei in H&E, and judge it.
+"""Train and score the model that is shipped with the package: nuclei in H&E.
 
     python pipelines/nuclei_dsb2018/ship.py DATA WORK [--slide CMU-1-Small-Region.svs] [--keep]
 
-DATA is the folder of the 2018 Data Science Bowl's images; WORK holds all that is made, and a run
-that was stopped goes on. The scores of images that were not learned from are printed and, with a
-slide, how many of the objects found on it have a size that no nucleus has. With --keep the model
-takes the place of the one in the package.
+DATA is the folder of the 2018 Data Science Bowl's images; WORK is the folder for all output, from
+which a stopped run resumes. The scores on held-out images are printed and, with a slide, how many
+of the objects on it are too small or too large for a nucleus. With --keep, the model replaces the
+one in the package.
 
-The images state no scale. In two of the six groups of colour the nuclei have three times the area
-that they have in the others, so these two are taken as 40x (0.25 um per pixel) and the rest as 20x.
+The images have no resolution metadata. In two of the six colour groups the nuclei have three times
+the area of those in the others, so these two are taken as 40x (0.25 um per pixel) and the rest as
+20x.
 
-They also show no glass, and so no fibres or scales with sharp borders, which a network that has
-never seen any takes for nuclei. Every second image is therefore learned from once more, torn: see
+The images also contain no glass, and so no fibres or scales with sharp edges, which a network
+trained on them mistakes for nuclei. Every second image is therefore also used in a torn copy; see
 `torn`.
 """
 
@@ -39,7 +40,7 @@ ABOUT = "64 H&E images of the 2018 Data Science Bowl, stage 1 (BBBC038, CC0), se
 
 
 def main() -> None:
-    """Read the arguments, make the model and judge it."""
+    """Parse the arguments, train the model and score it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("work", type=Path)
@@ -72,7 +73,7 @@ def main() -> None:
 
 
 def store(data: Path, rows: list[dict[str, str]], out: Path) -> None:
-    """Tile images, each at the scale of its group, and draw their nuclei."""
+    """Tile images, each at the resolution of its group, and annotate their nuclei."""
     for mpp, groups in SCALES.items():
         images = [data / "images" / f"{r['file']}.png" for r in rows if r["cluster"] in groups]
         wsi_seg("tile", *images, "--out", out, "--mpp", mpp)
@@ -80,7 +81,7 @@ def store(data: Path, rows: list[dict[str, str]], out: Path) -> None:
 
 
 def tear(data: Path, rows: list[dict[str, str]], out: Path) -> list[dict[str, str]]:
-    """Write torn copies of images, with the masks that they keep; return their rows."""
+    """Write torn copies of images with unchanged masks, and return their rows."""
     rng = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (out / kind).mkdir(parents=True, exist_ok=True)
@@ -96,9 +97,9 @@ def tear(data: Path, rows: list[dict[str, str]], out: Path) -> list[dict[str, st
 def torn(
     pixels: NDArray[np.uint8], nuclei: NDArray[np.bool_], rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Tear an image into fibres with glass between them; its nuclei stay whole.
+    """Tear an image into fibres with glass between them, keeping its nuclei whole.
 
-    What is left is stained more or less strongly, and all is sharpened as scanners do.
+    The tissue gets a random stain strength, and the image is sharpened as by a scanner.
     """
     height, width = nuclei.shape
     side = 2 * max(height, width)
@@ -118,7 +119,7 @@ def torn(
 
 
 def judge(model: Path, work: Path) -> float:
-    """Pooled Dice on the images held out."""
+    """Return the pooled Dice on the held-out images."""
     wsi_seg("infer", work / "val.zarr", "--checkpoint", model, "--no-skip", "--overwrite",
             "--out", work / "pred.zarr")  # fmt: skip
     wsi_seg("evaluate", work / "pred.zarr", "--truth", work / "val.zarr", "--out", work / "scores")
@@ -127,7 +128,7 @@ def judge(model: Path, work: Path) -> float:
 
 
 def judge_sizes(model: Path, slide: Path, work: Path) -> None:
-    """Print how many objects on a slide are no nuclei by their size, in all and as exported."""
+    """Print how many objects on a slide are too small or large, before and after export rules."""
     wsi_seg("tile", slide, "--out", work / "slide.zarr")
     wsi_seg("infer", work / "slide.zarr", "--checkpoint", model, "--overwrite",
             "--out", work / "found.zarr")  # fmt: skip
@@ -144,7 +145,7 @@ def judge_sizes(model: Path, slide: Path, work: Path) -> None:
 
 
 def wsi_seg(*words: str | Path) -> None:
-    """Run a command of the package; end if it fails."""
+    """Run a command of the package, and raise if it fails."""
     subprocess.run([sys.executable, "-m", "wsi_seg", *map(str, words)], check=True)
 
 

@@ -1,7 +1,7 @@
-"""Make X-rays for real run-length encoded masks, since the X-rays themselves cannot be had.
+"""Synthesise X-rays for real run-length encoded masks, because the real X-rays are not available.
 
-Each image of the csv gets a made-up chest X-ray (DICOM, 1024 x 1024) that is darker, and without
-vessels, where its mask is. Half of the images stay without a finding, as in the csv.
+Each image of the CSV gets a synthetic chest X-ray (DICOM, 1024 x 1024) that is darker, and without
+vessels, inside its mask. Half of the images have no finding, as in the CSV.
 
     python prepare.py TRAIN_CSV OUT [--images 60]
 """
@@ -22,7 +22,7 @@ DIGITAL_XRAY = "1.2.840.10008.5.1.4.1.1.7"  # secondary capture
 
 
 def main() -> None:
-    """Write the X-rays and the rows of the csv that belong to them."""
+    """Write the X-rays and their rows of the CSV."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", type=Path)
     parser.add_argument("out", type=Path)
@@ -51,7 +51,7 @@ def main() -> None:
 
 
 def write_dicom(path: Path, pixels: np.ndarray) -> None:
-    """Write grey pixels as a plain DICOM file."""
+    """Write grey pixels as an uncompressed DICOM file."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID = DIGITAL_XRAY
     meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[path.stem])

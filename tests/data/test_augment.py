@@ -29,7 +29,7 @@ def symmetries(array):
 
 
 def change(augment, *, seeds, image=IMAGE, label=LABEL, side=SIDE):
-    """Augment pixels that are tiled as often as the larger cut needs."""
+    """Augment pixels, tiled to the larger patch that the steps need."""
     augmenter = Augmenter(augment)
     times = -(-augmenter.side_to_cut(side) // side)
     cut = np.s_[: augmenter.side_to_cut(side), : augmenter.side_to_cut(side)]
@@ -39,7 +39,7 @@ def change(augment, *, seeds, image=IMAGE, label=LABEL, side=SIDE):
 
 @given(seeds=SEEDS)
 @pytest.mark.parametrize("preset", get_args(Preset))
-def test_the_seeds_decide_everything(preset, seeds):
+def test_augmentation_depends_only_on_the_seeds(preset, seeds):
     once = change(preset, seeds=seeds)
     augmenter = Augmenter(preset)
     side = augmenter.side_to_cut(SIDE)
@@ -53,7 +53,7 @@ def test_the_seeds_decide_everything(preset, seeds):
 
 
 @given(seeds=SEEDS)
-def test_d4_moves_image_and_label_together_and_blends_nothing(seeds):
+def test_d4_transforms_image_and_label_together_without_interpolation(seeds):
     image, label = change("d4", seeds=seeds)
     moves = [np.array_equal(label, other) for other in symmetries(LABEL)]
     assert sum(moves) == 1
@@ -66,7 +66,7 @@ def test_d4_reaches_all_eight_symmetries():
 
 
 @given(seeds=SEEDS)
-def test_light_leaves_class_ids_alone(seeds):
+def test_light_does_not_interpolate_class_ids(seeds):
     _, label = change("light", seeds=seeds)
     assert any(np.array_equal(label, other) for other in symmetries(LABEL))
 
@@ -94,13 +94,13 @@ STEPS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def test_every_key_is_tried():
+def test_every_key_is_tested():
     assert {next(iter(step)) for step in STEPS} == set(StepConfig.model_fields)
 
 
 @pytest.mark.parametrize("step", STEPS, ids=lambda step: next(iter(step)))
-def test_image_and_label_stay_together_and_ids_are_never_blended(step):
-    """Two classes that the image shows in two colours: after any change they still fit."""
+def test_image_and_label_stay_aligned_and_ids_are_never_interpolated(step):
+    """The image shows two classes in two colours, which must agree after any step."""
     label = np.where((Y // 5 + X // 7) % 2, 7, 200).astype(np.uint8)
     image = np.where(label[..., None] == 7, [60, 90, 120], [180, 150, 200]).astype(np.uint8)
     config = StepConfig.model_validate_json(json.dumps(step))
@@ -109,14 +109,14 @@ def test_image_and_label_stay_together_and_ids_are_never_blended(step):
         found, ids = change((config,), seeds=[seed], image=image, label=label)
         assert set(np.unique(ids)) <= {7, 200}
         changed |= not np.array_equal(found, image)
-        if "dropout" not in step:  # its holes are black
+        if "dropout" not in step:  # holes are black
             dark, bright = found[ids == 7].mean(), found[ids == 200].mean()
             assert dark < bright
     assert changed
 
 
-def test_colours_are_drawn_from_the_distribution_of_the_training_set():
-    """Over many draws means and deviations of patches are those asked for, by the seed alone."""
+def test_restain_draws_from_the_distribution_of_the_training_set():
+    """Over many draws, means and deviations of patches have the given distribution."""
     rng = np.random.default_rng(0)
     drawn = np.clip(rng.normal((170, 120, 160), (20, 18, 15), (40, 40, 3)), 0, 255)
     image, label = drawn.astype(np.uint8), np.zeros((40, 40), np.uint8)
@@ -130,7 +130,7 @@ def test_colours_are_drawn_from_the_distribution_of_the_training_set():
     again, _ = augmenter(image, label, side=40, seeds=[199])
     assert np.array_equal(changed, again)
     middle, spread = np.mean(found, axis=0), np.std(found, axis=0)
-    # Means of deviations are cut at twice those of the patch, and colours at the edge of RGB.
+    # Deviations are limited to twice those of the patch, and colours to the RGB range.
     assert middle[:3] == pytest.approx(COLOURS["mean"][:3], abs=1.5)
     assert spread[:3] == pytest.approx(COLOURS["deviation"][:3], rel=0.25)
     assert middle[3] == pytest.approx(COLOURS["mean"][3], abs=2)
@@ -138,7 +138,7 @@ def test_colours_are_drawn_from_the_distribution_of_the_training_set():
         Augmenter((StepConfig.model_validate({"restain": {}}),))
 
 
-def test_changes_that_reach_past_the_patch_get_a_larger_one():
+def test_spatial_steps_get_a_larger_patch():
     assert Augmenter("light").side_to_cut(512) == 512
     assert Augmenter("siim").side_to_cut(512) == 768
     grey, ids = np.full((36, 36, 3), 90, np.uint8), np.zeros((36, 36), np.uint8)
@@ -148,7 +148,7 @@ def test_changes_that_reach_past_the_patch_get_a_larger_one():
         assert (Augmenter((turn,))(grey, ids, side=24, seeds=[seed])[0] == 90).all()
 
 
-def test_stains_unchanged_are_the_same_pixels_and_more_eosin_is_pinker():
+def test_unchanged_stains_keep_pixels_and_more_eosin_is_pinker():
     every = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
     assert np.array_equal(change_stains(every, [1, 1, 1], [0, 0, 0]), every)
     pink = np.full((4, 4, 3), (220, 140, 180), np.uint8)
@@ -168,7 +168,7 @@ def test_stains_unchanged_are_the_same_pixels_and_more_eosin_is_pinker():
         ("[{noise: {std: [0, 3]}}]", "less than or equal to 1"),
     ],
 )
-def test_wrong_steps_are_named(tmp_path, text, reason):
+def test_invalid_steps_are_reported(tmp_path, text, reason):
     path = tmp_path / "recipe.yaml"
     path.write_text("classes: [{name: a}]\ndata: {stores: [s.zarr]}\nmpp: null\n")
     with pytest.raises(ConfigError, match=reason):
@@ -176,13 +176,13 @@ def test_wrong_steps_are_named(tmp_path, text, reason):
 
 
 def quarters(found):
-    """Quarter turns that lead from the label to what was found."""
+    """Return the number of 90-degree rotations from the label to the result."""
     (number,) = (k for k in range(4) if np.array_equal(np.rot90(LABEL, k), found))
     return number
 
 
-def test_three_of_ten_stas_patches_turn_by_one_to_three_quarters():
-    """The team of the AI CUP 2022 turned with p .3, never by none; on batches it is the same."""
+def test_three_of_ten_stas_patches_rotate_by_90_180_or_270_degrees():
+    """As the AI CUP 2022 team: p .3, and never by 0 degrees; the same for batches."""
     turns = Counter(quarters(change("stas", seeds=[seed])[1]) for seed in range(4000))
     assert 1 - turns[0] / 4000 == pytest.approx(0.3, abs=0.02)
     for number in (1, 2, 3):
@@ -190,8 +190,8 @@ def test_three_of_ten_stas_patches_turn_by_one_to_three_quarters():
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_sides_are_scaled_alike_where_the_ratio_is_kept(keep):
-    """A disc stays a disc, on patches and on batches; it is an ellipse where it is not kept."""
+def test_keep_ratio_scales_both_sides_by_the_same_factor(keep):
+    """A disc stays a disc with keep_ratio, and becomes an ellipse without, also in batches."""
     step = StepConfig(
         affine=AffineConfig(p=1, rotate=0, scale=(0.6, 1.6), shift=0, keep_ratio=keep)
     )

@@ -29,7 +29,7 @@ SIDE = 37
 
 
 def places(count, side=SIDE):
-    """Images whose pixels say where they are, and labels that say the same."""
+    """Return images whose pixels encode their position, and labels that agree."""
     y, x = np.mgrid[:side, :side]
     image = np.stack([y * 6, x * 6, (y + x) * 3]).astype(np.uint8)
     label = (y * side + x) % 200
@@ -48,7 +48,7 @@ def step(**chosen):
 
 @pytest.mark.parametrize("name", ["hflip", "vflip", "rot90", "d4"])
 @given(seed=st.integers(0, 1000))
-def test_turns_are_exact_and_move_labels_along(name, seed):
+def test_flips_and_rotations_are_exact_and_apply_to_labels(name, seed):
     torch.manual_seed(seed)
     images, labels = places(6)
     changed, truth = BatchAugmenter([step(**{name: Chance(p=0.7)})])(images, labels, side=SIDE)
@@ -58,7 +58,7 @@ def test_turns_are_exact_and_move_labels_along(name, seed):
         assert sorted(label.flatten().tolist()) == sorted(labels[0].flatten().tolist())
 
 
-def test_all_eight_views_occur():
+def test_all_eight_symmetries_occur():
     torch.manual_seed(0)
     images, labels = places(200)
     changed, _ = BatchAugmenter([step(d4=Chance(p=1))])(images, labels, side=SIDE)
@@ -66,7 +66,7 @@ def test_all_eight_views_occur():
 
 
 @given(seed=st.integers(0, 1000))
-def test_an_affine_change_blends_no_classes_and_keeps_image_and_label_together(seed):
+def test_affine_keeps_image_and_label_aligned_without_interpolating_classes(seed):
     torch.manual_seed(seed)
     augmenter = BatchAugmenter([step(affine=AffineConfig(p=1, rotate=90, shift=0.1))])
     cut = augmenter.side_to_cut(SIDE)
@@ -81,7 +81,7 @@ def test_an_affine_change_blends_no_classes_and_keeps_image_and_label_together(s
     assert apart.float().mean() < 0.01
 
 
-def test_probabilities_that_are_ignored_stay_so():
+def test_ignored_probabilities_stay_ignored():
     torch.manual_seed(1)
     augmenter = BatchAugmenter([step(affine=AffineConfig(p=1)), step(d4=Chance(p=1))])
     side = augmenter.side_to_cut(SIDE)
@@ -92,7 +92,7 @@ def test_probabilities_that_are_ignored_stay_so():
     assert torch.equal(truth[~truth.isnan()].unique(), torch.tensor([0.25]))
 
 
-def test_a_patch_depends_on_torchs_seed_alone():
+def test_a_patch_depends_only_on_torchs_seed():
     images, labels = places(5)
     _, steps = split_steps("light")
     found = []
@@ -103,7 +103,7 @@ def test_a_patch_depends_on_torchs_seed_alone():
     assert not torch.equal(found[0], found[2])
 
 
-def test_chance_is_per_patch():
+def test_probability_is_per_patch():
     torch.manual_seed(0)
     images, labels = places(400)
     light = BrightnessContrastConfig(p=0.3, brightness=0.2)
@@ -113,9 +113,9 @@ def test_chance_is_per_patch():
 
 
 def test_hue_saturation_and_value_equal_opencv(monkeypatch):
-    monkeypatch.setattr(colours, "between", lambda count, low, high: torch.full((count,), high))
+    monkeypatch.setattr(colours, "uniform", lambda count, low, high: torch.full((count,), high))
     images = tissue(1)
-    found = colours.changed(images, step(hsv=HsvConfig(hue=9, saturation=20, value=10)))
+    found = colours.change_colours(images, step(hsv=HsvConfig(hue=9, saturation=20, value=10)))
     hsv = cv2.cvtColor((images[0].permute(1, 2, 0) * 255).byte().numpy(), cv2.COLOR_RGB2HSV)
     hsv = hsv.astype(int) + np.array([9, 20, 10])
     hsv[..., 0] %= 180
@@ -124,10 +124,10 @@ def test_hue_saturation_and_value_equal_opencv(monkeypatch):
     assert apart.mean() < 1.5
 
 
-def test_stains_equal_the_change_of_single_patches(monkeypatch):
-    monkeypatch.setattr(colours, "between", lambda count, low, high: torch.full((count,), high))
+def test_stain_jitter_equals_that_of_single_patches(monkeypatch):
+    monkeypatch.setattr(colours, "uniform", lambda count, low, high: torch.full((count,), high))
     images = tissue(2)
-    found = colours.changed(images, step(stain=StainConfig(scale=0.2, offset=0.02)))
+    found = colours.change_colours(images, step(stain=StainConfig(scale=0.2, offset=0.02)))
     image = (images[0].permute(1, 2, 0) * 255).round().byte().numpy()
     expected = change_stains(image, [1.2] * 3, [0.02] * 3)
     assert (found[1].permute(1, 2, 0) * 255 - torch.from_numpy(expected)).abs().max() <= 1
@@ -148,7 +148,7 @@ def test_stains_equal_the_change_of_single_patches(monkeypatch):
     ],
     ids=lambda one: next(iter(one.model_fields_set)),
 )
-def test_colours_change_images_alone_and_stay_in_range(one):
+def test_colour_steps_change_only_images_and_stay_in_range(one):
     torch.manual_seed(0)
     images, labels = places(4)
     changed, truth = BatchAugmenter([one])(images, labels, side=SIDE)
@@ -158,12 +158,12 @@ def test_colours_change_images_alone_and_stay_in_range(one):
     assert changed.max() <= 255.01
 
 
-def test_a_blur_keeps_a_constant():
+def test_blur_keeps_a_constant_image():
     images = torch.full((2, 3, 20, 20), 0.4)
-    assert torch.allclose(colours.changed(images, step(blur=BlurConfig(p=1))), images)
+    assert torch.allclose(colours.change_colours(images, step(blur=BlurConfig(p=1))), images)
 
 
-def test_what_has_no_version_here_stays_in_the_loader():
+def test_unsupported_steps_run_in_the_loader():
     workers, device = split_steps("stain")
     assert [one.model_fields_set for one in workers] == [{"one_of"}]
     assert {"d4"} in [one.model_fields_set for one in device]
@@ -176,6 +176,6 @@ def test_what_has_no_version_here_stays_in_the_loader():
     assert split_steps((mixed,)) == ((mixed,), ())
 
 
-def test_no_steps_leave_the_batch_alone():
+def test_without_steps_the_batch_is_unchanged():
     images, labels = places(2)
     assert BatchAugmenter(())(images, labels, side=SIDE) == (images, labels)

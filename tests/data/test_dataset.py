@@ -46,8 +46,8 @@ def dataset(store, augment="light", side=32):
 
 
 @given(y=st.floats(0, 203), x=st.floats(0, 151), side=st.integers(1, 700))
-def test_patches_show_their_place_and_are_mirrored_past_the_border(store, pixels, y, x, side):
-    """Image and label alike, whatever sticks out, also by more than the slide's size."""
+def test_patches_are_read_at_their_position_and_mirrored_past_the_border(store, pixels, y, x, side):
+    """For image and label, also if the patch is larger than the slide."""
     image, label = source(store).patch(y, x, side)
     past = 500
     rows, columns = (
@@ -60,8 +60,8 @@ def test_patches_show_their_place_and_are_mirrored_past_the_border(store, pixels
 
 
 @pytest.mark.parametrize("augment", ["none", "d4", "light", "heavy", "stain", "siim", "stas"])
-def test_image_and_label_agree_past_the_border_whatever_augment_does(write_store, augment):
-    """The image is dark where the label is, so that places can be compared after any change."""
+def test_augmented_image_and_label_agree_past_the_border(write_store, augment):
+    """The image is dark where the label is 1, so that both can be compared after any step."""
     y, x = np.mgrid[:140, :170]
     label = (((y // 35) + (x // 34)) % 2).astype(np.uint8)
     image = np.repeat(np.where(label, 40, 215)[..., None], 3, axis=-1).astype(np.uint8)
@@ -78,14 +78,14 @@ def test_image_and_label_agree_past_the_border_whatever_augment_does(write_store
     assert np.mean(agreed) > 0.9
 
 
-def test_class_ids_are_the_models_and_ignore_stays(store, pixels):
+def test_class_ids_are_recoded_and_ignore_is_kept(store, pixels):
     table = ClassTable.named(["vessel"])
     _, label = source(store, classes=table).patch(15, 15, 30)
     expected = np.select([pixels[1] == 2, pixels[1] == 255], [1, 255], 0)[:30, :30]
     assert np.array_equal(label, expected)
 
 
-def test_slides_that_do_not_fit_are_named(store):
+def test_unsuitable_slides_are_reported_by_name(store):
     with pytest.raises(StoreError, match=r"'slide'.*expected nerve too"):
         source(store, classes=ClassTable.named(["gland", "nerve"]))
     with pytest.raises(ResolutionError, match="'slide'"):
@@ -127,7 +127,7 @@ def test_an_epoch_is_the_same_for_any_number_of_workers(store):
 
 
 @given(length=st.integers(1, 100), ranks=st.integers(1, 7), epoch=st.integers(0, 9))
-def test_ranks_share_an_epoch_out(length, ranks, epoch):
+def test_ranks_partition_an_epoch(length, ranks, epoch):
     shares = []
     for rank in range(ranks):
         items = EpochItems(length, rank=rank, ranks=ranks)
@@ -137,16 +137,16 @@ def test_ranks_share_an_epoch_out(length, ranks, epoch):
     assert sorted(shares) == list(range(epoch * length, (epoch + 1) * length))
 
 
-def test_slides_of_unknown_mpp_serve_recipes_in_pixels(write_store, pixels):
+def test_slides_of_unknown_mpp_work_with_recipes_in_pixels(write_store, pixels):
     store = write_store(*pixels, mpp=None)
     image, _ = source(store, mpp=None).patch(50, 50, 10)
     assert np.array_equal(image, pixels[0][45:55, 45:55])
     assert source(store, mpp=None).scale.extent == Extent(height=203, width=151)
 
 
-def test_slides_are_opened_when_they_are_needed_and_few_stay_open(store, monkeypatch):
-    """What is open is not sent to other processes; what was used last stays."""
-    monkeypatch.setattr(source_module, "_MOST_OPEN", 2)
+def test_slides_are_opened_lazily_and_few_stay_open(store, monkeypatch):
+    """Open sources are not pickled; the most recently used stay open."""
+    monkeypatch.setattr(source_module, "_MAX_OPEN", 2)
     sources = PatchSources([store] * 4, "annotations", classes=CLASSES, view=View(0.5))
     first = sources[0]
     assert sources[0] is first

@@ -8,7 +8,7 @@ ONES = torch.ones(())
 
 
 def batch():
-    """Four patches that show their number, with a square of truth each, one pixel ignored."""
+    """Return four patches that encode their index, each with a square, and one ignored pixel."""
     images = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1).expand(4, 3, 20, 30) * 50
     labels = torch.zeros(4, 20, 30, dtype=torch.uint8)
     labels[:, 8:12, 10:14] = 2
@@ -16,9 +16,9 @@ def batch():
     return images.clone(), labels
 
 
-def test_boxes_bring_their_labels_and_foreground():
+def test_cutmix_pastes_labels_and_foreground():
     images, labels = batch()
-    labels += images[:, 0] // 50 * 10 * (labels == 2)  # ids tell the patch, too
+    labels += images[:, 0] // 50 * 10 * (labels == 2)  # ids encode the patch, too
     for seed in range(20):
         torch.manual_seed(seed)
         mixed, truth, _ = mix_batch(images, labels, ONES, MixBatchesConfig(p=1), classes=99)
@@ -28,17 +28,17 @@ def test_boxes_bring_their_labels_and_foreground():
             assert torch.equal(truth[index][pasted], labels[index - 1][pasted])
             assert torch.equal(truth[index][~pasted], labels[index][~pasted])
             rows, columns = pasted.any(1).sum(), pasted.any(0).sum()
-            assert pasted.sum() == rows * columns  # one box
+            assert pasted.sum() == rows * columns  # a single box
             own = labels[index - 1] == 2 + images[index - 1, 0, 0, 0] // 50 * 10
             assert (pasted & own).any()
 
 
-def test_averages_ignore_what_either_ignores():
+def test_mixup_ignores_pixels_that_either_patch_ignores():
     images, labels = batch()
     torch.manual_seed(1)
     config = MixBatchesConfig(kind="mixup", p=1)
     mixed, truth, _ = mix_batch(images, labels, ONES, config, classes=2)
-    share = float(mixed[1, 0, 5, 5]) / 50  # of patch 1, with patch 0, which is black
+    share = float(mixed[1, 0, 5, 5]) / 50  # patch 1 mixed with patch 0, which is black
     assert 0 < share < 1
     assert np.allclose(mixed[2, 0], share * 100 + (1 - share) * 50)
     assert torch.isnan(truth[1, :, 0, 0]).all()
@@ -47,7 +47,7 @@ def test_averages_ignore_what_either_ignores():
     assert torch.allclose(truth[3], probabilities(labels[3], 2))  # both have the same square
 
 
-def test_mixing_is_rare_if_asked_and_needs_two():
+def test_mixing_has_its_probability_and_needs_two_patches():
     images, labels = batch()
     torch.manual_seed(0)
     for some in (images, images[:1]):
@@ -59,7 +59,7 @@ def test_mixing_is_rare_if_asked_and_needs_two():
         assert torch.equal(truth, labels[: len(some)])
 
 
-def test_weights_of_pixels_go_with_their_pixels_and_those_of_patches_stay():
+def test_pixel_weights_are_mixed_and_patch_weights_are_not():
     images, labels = batch()
     labels += 1
     weights = torch.arange(4.0).reshape(4, 1, 1).expand(4, 20, 30).clone()

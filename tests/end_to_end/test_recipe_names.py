@@ -98,7 +98,7 @@ def test_names_may_be_given_on_the_command_line(folder, tmp_path):
     words += ["--set", f"data.stores={json.dumps([str(folder / COLLECTION)])}"]
     done = run("train", path, *words, "--out", tmp_path / "run", "--dry-run")
     assert done.exit_code == 0, done.output
-    assert "17 slides to learn from, 3 held out" in done.output
+    assert "17 training slides, 3 held out" in done.output
 
 
 def test_folds_keep_slides_of_any_name(folder, tmp_path):

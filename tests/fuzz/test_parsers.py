@@ -39,7 +39,7 @@ from wsi_seg.errors import (
 )
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.outlines import is_mask, outline_mask
-from wsi_seg.models.tensors import of_network, read_tensors, unwrapped
+from wsi_seg.models.tensors import read_tensors, select_network, strip_prefixes
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.vendors import associated_kind, ome_images
 from wsi_seg.store.shards import MISSING, read_index
@@ -511,14 +511,14 @@ def test_weights_among_other_things(folder, content, names):
     torch.save(content, path)
     try:
         tensors = read_tensors(path)
-        found = of_network(tensors, names, source="a.pth")
+        found = select_network(tensors, names, source="a.pth")
     except CheckpointError as error:
         message = str(error)
         found = tensors = None
     if tensors is None:
         assert "a.pth" in message
         return
-    assert all(isinstance(tensor, torch.Tensor) for tensor in unwrapped(tensors).values())
+    assert all(isinstance(tensor, torch.Tensor) for tensor in strip_prefixes(tensors).values())
     ends = {name: [key for key in tensors if f".{key}".endswith(f".{name}")] for name in names}
     if found is None:
         assert len(names) > 1 or not ends[names[0]]

@@ -225,7 +225,7 @@ def test_workers_give_the_same_bytes(store, files):
 def test_what_a_file_cannot_do_is_said_before_any_work(store, files, rgb):
     slides = open_collection(store.path.parent)
     for options, said in (
-        (replace(OPTIONS, precision="bf16"), "computes as it was exported"),
+        (replace(OPTIONS, precision="bf16"), "precision was fixed at export"),
         (replace(OPTIONS, compiled="on"), "--compile on"),
     ):
         with pytest.raises(ConfigError, match=said):

@@ -104,7 +104,7 @@ def test_what_is_not_a_picture_is_refused(rgb):
 def test_a_module_that_does_not_fit_its_card_is_refused(store, tmp_path):
     collection = open_collection(store.path.parent)
     out = tmp_path / "p.zarr"
-    with pytest.raises(ConfigError, match=r"a logit of each class for each pixel"):
+    with pytest.raises(ConfigError, match=r"a logit per class and pixel"):
         infer(collection, Red(2), out, OPTIONS, card=card())
     with pytest.raises(ConfigError, match=r"expected card=ModelCard"):
         infer(collection, Red(), out, OPTIONS)

@@ -1,4 +1,4 @@
-"""Small stores of slides on which dark discs are to be found."""
+"""Small collections of slides with dark discs as objects."""
 
 import numpy as np
 import pytest
@@ -35,7 +35,7 @@ def write_slide(collection, name, seed, *, labelled=True, kinds=("disc",)):
 
 @pytest.fixture(scope="session")
 def slides(tmp_path_factory):
-    """Folder with ``store.zarr``: slides a, b and c with labels, d without."""
+    """Write a folder with ``store.zarr``: slides a, b and c with labels, d without."""
     folder = tmp_path_factory.mktemp("slides")
     create_collection(folder / "store.zarr")
     for seed, name in enumerate("abc"):
@@ -46,7 +46,7 @@ def slides(tmp_path_factory):
 
 @pytest.fixture
 def recipe_for(slides):
-    """Make a small recipe on these slides, with settings changed."""
+    """Return a function that builds a small recipe for these slides, with overrides."""
     from wsi_seg.config import load_recipe
 
     path = slides / "recipe.yaml"
@@ -67,7 +67,7 @@ train: {epochs: 3, batch_size: 8, precision: fp32, workers: 0}
 
 @pytest.fixture
 def card_of():
-    """Make the card that a recipe's network has."""
+    """Return a function that builds the card of a recipe's network."""
     return lambda recipe: make_card(
         architecture=recipe.model.architecture,
         encoder=recipe.model.encoder,

@@ -27,15 +27,15 @@ def network(value):
 
 def test_a_moving_average_follows_its_definition():
     average: Any = WeightAverage(network(0.0), 0.9)
-    average.update_parameters(network(1.0))  # the first is taken as it is
+    average.update_parameters(network(1.0))  # the first is copied
     average.update_parameters(network(2.0))
-    kept = min(0.9, 2 / 11)  # of the first, after one step
+    kept = min(0.9, 2 / 11)  # weight of the first, after one step
     expected = kept * 1.0 + (1 - kept) * 2.0
     assert average.module[0].weight.flatten().tolist() == pytest.approx([expected] * 2)
     assert average.module[1].running_mean.tolist() == pytest.approx([expected] * 2)
 
 
-def test_equal_parts_are_a_mean_and_counters_are_not_averaged():
+def test_swa_is_a_mean_and_counters_are_not_averaged():
     average: Any = WeightAverage(network(0.0), None)
     for value in (1.0, 2.0, 6.0):
         average.update_parameters(network(value))
@@ -46,7 +46,7 @@ def test_equal_parts_are_a_mean_and_counters_are_not_averaged():
 
 @pytest.fixture
 def soup_members(tmp_path):
-    """Write checkpoints of one network whose weights are all of one value each."""
+    """Return a function that writes checkpoints whose weights are all one value."""
 
     def write(*values):
         paths = []
@@ -63,8 +63,8 @@ def soup_members(tmp_path):
     return write
 
 
-def test_a_soup_takes_what_does_not_lower_the_score(soup_members):
-    """Of -|mean - 5|: 4 alone, 2 falls, 6 gains, 5 is as good, 9 falls, 5 is as good."""
+def test_a_soup_keeps_members_that_do_not_lower_the_score(soup_members):
+    """Score -|mean - 5|: 4 is first, 2 lowers it, 6 raises it, 5 keeps it, 9 lowers it."""
     paths = soup_members(4.0, 2.0, 6.0, 5.0, 9.0, 5.0)
     tried = []
 
@@ -88,14 +88,14 @@ def test_a_soup_is_never_worse_than_its_best_member(soup_members):
     assert choose_soup(paths, score) == ((paths[0],), 0)
 
 
-def test_what_the_recipe_asks_for():
+def test_the_average_is_that_of_the_recipe():
     assert build_average(network(0.0), TrainConfig(ema=None)) is None
     assert first_averaged_epoch(TrainConfig(epochs=8, ema=0.99)) == 0
     assert first_averaged_epoch(TrainConfig(epochs=8, swa_from=0.75)) == 6
     assert first_averaged_epoch(TrainConfig(epochs=1, swa_from=0.99)) == 0
 
 
-def test_a_moving_average_forgets_its_beginning_in_a_short_run():
+def test_a_moving_average_forgets_the_initial_weights_in_a_short_run():
     average: Any = WeightAverage(network(0.0), 0.999)
     average.update_parameters(network(0.0))
     for _ in range(30):

@@ -16,7 +16,7 @@ def test_a_dry_run_measures_each_phase_and_writes_nothing(recipe_for, slides):
     assert (one.phase, two.phase) == ("one", "two")
     assert (one.train_slides, one.validation_slides) == (2, 1)
     assert one.parameters == two.parameters > 1e5
-    # AdamW: weights, gradients, two moments.
+    # AdamW: weights, gradients and two moments.
     assert one.fixed_bytes == pytest.approx(16 * one.parameters, rel=0.01)
     assert two.patch_bytes == pytest.approx(4 * one.patch_bytes, rel=0.2)
     assert one.largest_batch > two.largest_batch > 0
@@ -28,7 +28,7 @@ def test_a_dry_run_measures_each_phase_and_writes_nothing(recipe_for, slides):
     assert f"{two.minutes:.1f} min" in two.lines()[-1]
 
 
-def test_averages_and_lookahead_take_copies(recipe_for):
+def test_averages_and_lookahead_need_copies_of_the_weights(recipe_for):
     plain = dry_run(recipe_for("train.ema=null"))[0].fixed_bytes
     more = dry_run(recipe_for("train.ema=0.9", "optimizer={lookahead: true}"))[0].fixed_bytes
     assert more == pytest.approx(1.5 * plain, rel=0.01)

@@ -1,4 +1,4 @@
-"""Exclusive classes from the recipe to the label map: learned, kept, inferred and scored."""
+"""Exclusive classes from the recipe to the label map: training, inference and scores."""
 
 import json
 
@@ -31,7 +31,7 @@ train: {epochs: 5, batch_size: 8, precision: fp32, workers: 0}
 
 @pytest.fixture(scope="module")
 def two_kinds(tmp_path_factory):
-    """Slides with dark discs and yellow ones, each drawn over those before."""
+    """Write slides with dark and yellow discs, each painted over the previous ones."""
     folder = tmp_path_factory.mktemp("kinds")
     create_collection(folder / "store.zarr")
     for seed, name in enumerate("abc"):
@@ -50,7 +50,7 @@ def run(two_kinds, tmp_path_factory):
     return report, out
 
 
-def test_both_classes_are_learned_by_a_softmax(run):
+def test_both_classes_are_trained_with_a_softmax(run):
     report, out = run
     network, card = load_checkpoint(report.checkpoint)
     assert card.classes.mode == "exclusive"
@@ -62,7 +62,7 @@ def test_both_classes_are_learned_by_a_softmax(run):
     assert {name for name, term in recipe["loss"].items() if term["weight"]} == {"ce", "dice"}
 
 
-def test_what_is_inferred_is_the_argmax_and_scores_as_in_validation(run, two_kinds, tmp_path):
+def test_inference_is_the_argmax_and_scores_as_in_validation(run, two_kinds, tmp_path):
     report, _ = run
     recipe = load_recipe(two_kinds / "recipe.yaml")
     slides = open_collection(two_kinds / "store.zarr")
@@ -81,12 +81,12 @@ def test_what_is_inferred_is_the_argmax_and_scores_as_in_validation(run, two_kin
     ("setting", "said"),
     [
         ("loss={bce: 1}", r"loss\.bce is for overlapping.*loss\.ce"),
-        ("loss={focal: {weight: 1, alpha: 0.3}}", r"focal\.alpha.*a weight of each class"),
+        ("loss={focal: {weight: 1, alpha: 0.3}}", r"focal\.alpha.*expected null"),
         ("loss={ce: 1, bce_empty: 1}", r"bce_empty.*model\.head"),
         ("train.monitor=triplet", "dice_slide"),
     ],
 )
-def test_what_has_no_meaning_for_exclusive_classes_is_refused(two_kinds, setting, said):
+def test_options_undefined_for_exclusive_classes_are_refused(two_kinds, setting, said):
     with pytest.raises(ConfigError, match=said):
         load_recipe(two_kinds / "recipe.yaml", [setting])
 
@@ -102,7 +102,7 @@ def test_what_has_no_meaning_for_exclusive_classes_is_refused(two_kinds, setting
     ],
     ids=lambda settings: settings[0].partition("=")[0],
 )
-def test_other_ways_to_learn_know_exclusive_classes(two_kinds, tmp_path, settings):
+def test_other_training_options_support_exclusive_classes(two_kinds, tmp_path, settings):
     recipe = load_recipe(
         two_kinds / "recipe.yaml",
         [*settings, "train.epochs=1", "sampling.patches_per_epoch=16"],

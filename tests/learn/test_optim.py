@@ -47,14 +47,14 @@ def torchs(kind, count=EPOCHS, **options):
     return follow(optimizer, kind(optimizer, **options), count)
 
 
-# Ours go by step; at the first step of every epoch they equal torch's that go by epoch.
+# Our schedules are per step; at the first step of each epoch they equal torch's per-epoch ones.
 
 
 def test_constant():
     assert trace("constant") == [0.1] * EPOCHS * STEPS
 
 
-def test_cosine_equals_torch_and_climbs_after_its_end():
+def test_cosine_equals_torch_and_rises_after_its_end():
     rates = trace("cosine", epochs=8.0, min_lr=1e-7)
     expected = torchs(lr_scheduler.CosineAnnealingLR, T_max=8, eta_min=1e-7)
     assert rates[::STEPS] == pytest.approx(expected, abs=1e-6)
@@ -87,7 +87,7 @@ def test_step_and_cyclic_equal_torch():
     )  # fmt: skip
 
 
-def test_warming_up_comes_before_the_rest():
+def test_warm_up_precedes_the_schedule():
     rates = trace("cosine", warmup_epochs=2.0)
     assert rates[0] == pytest.approx(1e-4)
     assert rates[2 * STEPS] == pytest.approx(0.1)
@@ -197,7 +197,7 @@ def test_lookahead_equals_the_library_and_is_resumed():
         assert torch.equal(one, other)
 
 
-def test_the_encoder_may_have_its_own_rate():
+def test_the_encoder_may_have_its_own_learning_rate():
     network = Toy()
     optimizer = build_optimizer(network, OptimizerConfig(lr=0.1, encoder_lr=0.01))
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
@@ -208,7 +208,7 @@ def test_the_encoder_may_have_its_own_rate():
     assert first / second == pytest.approx(10)
 
 
-def test_gradients_are_clipped_together_and_by_unit():
+def test_gradients_are_clipped_globally_and_by_unit():
     network: Any = Toy()
     (1e4 * network(torch.ones(1, 3))).sum().backward()
     clip_gradients(network, OptimizerConfig(clip_norm=0.1))

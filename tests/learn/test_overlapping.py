@@ -1,4 +1,4 @@
-"""Overlapping classes from drawing to training: planes, and classes that nobody drew."""
+"""Overlapping classes from annotation to training: planes, and unannotated classes."""
 
 import json
 
@@ -45,7 +45,7 @@ train: {epochs: 2, batch_size: 8, precision: fp32, workers: 0}
 
 
 def dark(tiles):
-    """How dark each pixel is, as the probability of both classes."""
+    """Network that predicts the darkness of each pixel for both classes."""
     found = 1 - tiles.mean(axis=3, dtype=np.float32) / np.float32(255)
     return np.stack([found, found], axis=1)
 
@@ -63,13 +63,13 @@ def feature(polygon, name):
 
 @pytest.fixture(scope="module")
 def nested(tmp_path_factory):
-    """Slides a and c with discs and their cores, b with discs alone."""
+    """Write slides a and c with discs and their cores, and b with discs only."""
     root = tmp_path_factory.mktemp("nested")
     create_collection(root / "store.zarr")
     for seed, name in enumerate("abc"):
         write_slide(root / "store.zarr", name, seed, labelled=False)
         rng = np.random.default_rng(seed)
-        rng.normal(200, 15, (161 + 10 * seed, 193, 3))  # as the slide's own generator goes on
+        rng.normal(200, 15, (161 + 10 * seed, 193, 3))  # continues the slide's generator
         rows = []
         for _ in range(12):
             y, x, radius = rng.uniform(0, 161 + 10 * seed), rng.uniform(0, 193), rng.uniform(10, 20)
@@ -85,7 +85,7 @@ def nested(tmp_path_factory):
     return root
 
 
-def test_a_core_is_in_its_disc_and_what_nobody_drew_is_ignored(nested):
+def test_a_core_is_inside_its_disc_and_unannotated_classes_are_ignored(nested):
     slides = open_collection(nested / "store.zarr")
     planes = slides["a"].planes("annotations")[:, :]
     disc, core = planes[..., 0] == 1, planes[..., 1] == 2
@@ -116,7 +116,7 @@ def test_patches_have_a_target_for_each_class(nested):
     assert mask.dtype == torch.float32
 
 
-def test_a_label_of_one_id_for_each_pixel_is_learned_class_by_class(slides):
+def test_a_label_with_one_id_per_pixel_serves_overlapping_classes(slides):
     classes = ClassTable.named(["disc", "unseen"], mode="overlapping")
     store, view = open_collection(slides / "store.zarr")["a"], View(1.0, None, 32, 0)
     plain = ClassTable.named(["disc", "unseen"])
@@ -126,13 +126,13 @@ def test_a_label_of_one_id_for_each_pixel_is_learned_class_by_class(slides):
     assert np.array_equal(planes[..., 0], ids == 1)
     more = ClassTable.named(["disc", "other"], mode="overlapping")
     partly = PatchSource.of(store, "annotations", classes=more, view=view).truth(80, 96, 32)
-    assert (partly[..., 1] == 255).all()  # the label knows nothing of it
+    assert (partly[..., 1] == 255).all()  # not annotated in this label
     none = ClassTable.named(["x", "other"], mode="overlapping")
     with pytest.raises(StoreError, match="expected x, other too"):
         PatchSource.of(store, "annotations", classes=none, view=view)
 
 
-def test_both_are_learned_with_a_sigmoid_each(nested, tmp_path):
+def test_both_are_trained_with_a_sigmoid_each(nested, tmp_path):
     recipe = load_recipe(nested / "recipe.yaml")
     report = train(recipe, tmp_path / "run", progress=Silent())
     _, card = load_checkpoint(report.checkpoint)
@@ -145,7 +145,7 @@ def test_both_are_learned_with_a_sigmoid_each(nested, tmp_path):
     assert sheet.stat().st_size
 
 
-def test_a_class_that_nobody_drew_on_a_slide_has_no_score_there(nested, tmp_path):
+def test_an_unannotated_class_has_no_score_on_the_slide(nested, tmp_path):
     slides = open_collection(nested / "store.zarr")
     classes = load_recipe(nested / "recipe.yaml").class_table
     model = Model((Member(make_card(classes=classes, mpp=1.0), "toy"),))
@@ -165,7 +165,7 @@ def test_a_class_that_nobody_drew_on_a_slide_has_no_score_there(nested, tmp_path
     assert score == pytest.approx(scores.slides[2].counts.dice)
 
 
-def test_one_class_of_planes_may_be_learned_alone(nested):
+def test_a_single_class_of_several_planes_can_be_trained(nested):
     (nested / "one.yaml").write_text(
         RECIPE.replace(RECIPE.splitlines()[1], "classes: [{name: core}]").replace(
             "validation: [c]", "validation: [c], train: [a]"
@@ -179,7 +179,7 @@ def test_one_class_of_planes_may_be_learned_alone(nested):
         make_dataset(load_recipe(nested / "both.yaml"))
 
 
-def test_what_cannot_be_is_refused(nested):
+def test_impossible_settings_are_refused(nested):
     slides = open_collection(nested / "store.zarr")
     for reading in (
         Reading(class_names=("disc", "core"), covered=("disc",)),

@@ -1,4 +1,4 @@
-"""Patches of a recipe for training loops of one's own, and callbacks of one's own in ours."""
+"""Datasets of a recipe for custom training loops, and custom callbacks in `train`."""
 
 import lightning
 import pytest
@@ -10,7 +10,7 @@ from wsi_seg.errors import ConfigError
 
 
 class Recorder(lightning.Callback):
-    """Keeps what each step is fed, and counts epochs."""
+    """Records the batch of each step, and counts epochs."""
 
     def __init__(self):
         self.batches = []
@@ -24,7 +24,7 @@ class Recorder(lightning.Callback):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_it_gives_what_the_trainer_is_fed(recipe_for, tmp_path, workers):
+def test_its_patches_are_those_of_the_trainer(recipe_for, tmp_path, workers):
     recipe = recipe_for("train.epochs=2", "augment=light", "train.augment_on=workers")
     recorder = Recorder()
     train(recipe, tmp_path / "run", callbacks=[recorder])
@@ -32,7 +32,7 @@ def test_it_gives_what_the_trainer_is_fed(recipe_for, tmp_path, workers):
     assert len(recorder.batches) == 8
     dataset = make_dataset(recipe)
     assert len(dataset) == 32
-    # forkserver, as training has it: threads that read slides do not survive a fork.
+    # forkserver, as in training: reader threads do not survive a fork.
     context = "forkserver" if workers else None
     loader = DataLoader(dataset, batch_size=8, num_workers=workers, multiprocessing_context=context)
     fed = iter(recorder.batches)
@@ -56,8 +56,8 @@ def patches(dataset):
     return [dataset[item] for item in range(len(dataset))]
 
 
-def test_all_changes_are_made_in_the_dataset(recipe_for):
-    """Also those that training leaves to the device, which needs larger patches for them."""
+def test_all_augmentation_is_done_in_the_dataset(recipe_for):
+    """Including steps that training runs on the device, on larger patches."""
     turned = "augment=[{affine: {p: 1.0, rotate: 45}}]"
     on_device = make_dataset(recipe_for(turned, "train.augment_on=device"))
     in_workers = make_dataset(recipe_for(turned, "train.augment_on=workers"))
@@ -66,7 +66,7 @@ def test_all_changes_are_made_in_the_dataset(recipe_for):
         assert all(map(torch.equal, ours, theirs))
 
 
-def test_validation_is_cut_from_slides_held_out_and_not_changed(recipe_for):
+def test_validation_patches_are_from_held_out_slides_without_augmentation(recipe_for):
     plain = patches(make_dataset(recipe_for("augment=none"), split="validation"))
     changed = patches(make_dataset(recipe_for("augment=heavy"), split="validation"))
     swapped = patches(
@@ -92,7 +92,7 @@ def test_folds_are_chosen(recipe_for):
         make_dataset(recipe_for(), fold=0)
 
 
-def test_no_slide_held_out_is_no_validation(recipe_for):
+def test_without_held_out_slides_there_is_no_validation(recipe_for):
     with pytest.raises(ConfigError, match=r"no slide is held out; set data\.validation"):
         make_dataset(recipe_for("data.validation=0.0"), split="validation")
 

@@ -8,7 +8,7 @@ from wsi_seg.learn.pace import end_in, steps_left, training_precision
 
 
 def rates(*, planned, fits, expected=lambda step, fits: fits - step):
-    """Learning rates of a run for which there is time for so many steps, as it is expected."""
+    """Return the learning rates of a run with an expected number of remaining steps."""
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1, momentum=0.9)
     schedule = build_schedule(optimizer, ScheduleConfig(), epochs=1, steps_per_epoch=planned)
     assert schedule is not None
@@ -36,26 +36,26 @@ def test_a_shorter_run_goes_through_the_whole_cycle(fits):
     assert found[peak:] == sorted(found[peak:], reverse=True)
 
 
-def test_a_slow_beginning_neither_ends_the_cycle_early_nor_oversteps_it():
+def test_a_slow_start_neither_ends_the_cycle_early_nor_exceeds_it():
     found = rates(planned=100, fits=100, expected=lambda step, _: 20 if step < 40 else 1000)
     assert len(found) == 100
     assert found[-1] < 0.05 * max(found)
     assert found[60:] == sorted(found[60:], reverse=True)
 
 
-def test_other_schedules_are_left_alone():
+def test_other_schedules_are_not_changed():
     optimizer = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=10)
     end_in(schedule, 1)
     assert schedule.last_epoch == 0
 
 
-def test_steps_are_counted_by_the_time_they_took():
+def test_remaining_steps_follow_from_the_pace_so_far():
     assert steps_left(2.0, 60.0, 30) == pytest.approx(30)
     assert steps_left(1.0, 60.0, 30) == 0
 
 
-def test_bf16_is_taken_where_it_is_faster(monkeypatch):
+def test_bf16_is_used_where_it_is_faster(monkeypatch):
     cpu = torch.device("cpu")
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
     assert training_precision("auto", cpu) == "fp32"

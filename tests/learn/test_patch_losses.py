@@ -1,4 +1,4 @@
-"""What is remembered of an epoch's patches, and the worst of them shown once more."""
+"""Recording the losses of patches, and repeating the worst."""
 
 import csv
 
@@ -27,7 +27,7 @@ def losses_of(sampler, items, replay):
     return PatchLosses(items, sampler[0], sampler[1], replay=replay)
 
 
-def test_the_worst_come_again_once_and_then_no_more(sampler):
+def test_the_worst_patches_are_repeated_only_once(sampler):
     items = EpochItems(32)
     kept = losses_of(sampler, items, 0.125)
     losses = torch.zeros(32)
@@ -48,8 +48,8 @@ def test_the_worst_come_again_once_and_then_no_more(sampler):
     second = items.of(1)
     assert {3, 7, 20, 31} == {item for item in second.tolist() if item < 32}
     assert second[[0, 8, 16, 24]].tolist() == [3, 7, 20, 31]
-    # All that come again are the worst once more; the worst of the others come next.
-    kept.begin()
+    # The repeated patches are the worst; the worst of the others are repeated next.
+    kept.start()
     losses = torch.arange(32.0)
     losses[[0, 8, 16, 24]] = 100.0
     kept.record(losses)
@@ -61,14 +61,14 @@ def test_the_worst_come_again_once_and_then_no_more(sampler):
     }
 
 
-def test_ranks_show_the_same_items_as_one(sampler):
+def test_several_ranks_process_the_same_items_as_one(sampler):
     one, ranks = EpochItems(32), [EpochItems(32, rank=rank, ranks=2) for rank in (0, 1)]
     for items in (one, *ranks):
         items.repeats = (1, 5)
         items.set_epoch(1)
     shown = [list(items) for items in ranks]
     assert [item for pair in zip(*shown, strict=True) for item in pair] == list(one)
-    # Losses gathered from ranks come in that order, too.
+    # Losses gathered from ranks are in the same order.
     kept = losses_of(sampler, EpochItems(32), 0)
     kept.record(torch.tensor([[0.0, 2.0, 4.0], [1.0, 3.0, 5.0]]))
     assert kept.state()["losses"] == [0, 1, 2, 3, 4, 5]

@@ -1,4 +1,4 @@
-"""Phases, folds, and what they leave."""
+"""Phases, folds and their output."""
 
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from wsi_seg.models.digest import digest_of
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_predictions
 
-# The SIIM-ACR 2019 winner's five stages: rates of positives .8/.6/.4/.5, each stage from the
-# best network of the one before, in each fold by itself; three networks of five folds.
+# The SIIM-ACR 2019 winner's five stages: positive rates .8/.6/.4/.5, each stage from the best
+# network of the previous one in the same fold; three networks of each of five folds.
 SIIM = """
 name: siim-seunet
 seed: 0
@@ -112,7 +112,7 @@ def test_wrong_phases_are_explained(recipe_for, phases, message):
         recipe_for(f"phases={phases}")
 
 
-def test_phases_replace_what_belongs_together(recipe_for):
+def test_phases_replace_interdependent_sections(recipe_for):
     recipe = recipe_for(
         "loss={bce: 3, focal: 4}",
         "phases=[{name: a, loss: {lovasz: 1}, optimizer: {lr: 1e-4}, train: {epochs: 9}}]",
@@ -134,17 +134,19 @@ def test_folds_hold_every_slide_out_once(recipe_for):
         split_slides(recipe_for("data.validation=0.2", "data.folds=4"))
 
 
-def test_a_fold_goes_on_from_its_own_network_of_an_earlier_run(recipe_for):
+def test_a_fold_starts_from_its_own_network_of_an_earlier_run(recipe_for):
     earlier = "model.weights=/first/fold_{fold}/best.safetensors"
     recipe = recipe_for("data.validation=0.2", "data.folds=2", earlier, "phases=[{name: one}]")
     for index in range(2):
         (stage,) = recipe.of_fold(index).stages
         assert stage.model.start == Path(f"/first/fold_{index}/best.safetensors")
-    with pytest.raises(ConfigError, match=r"names \{fold\}; expected data\.folds"):
+    with pytest.raises(ConfigError, match=r"has \{fold\}; expected data\.folds"):
         recipe_for(earlier)
 
 
-def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_path, monkeypatch):
+def test_each_phase_starts_from_the_previous_best_of_its_own_fold(
+    recipe_for, tmp_path, monkeypatch
+):
     seen = []
 
     def pretend(recipe, split, out, *, start, progress, callbacks=()):
@@ -175,7 +177,7 @@ def test_each_phase_starts_from_the_best_before_of_its_own_fold(recipe_for, tmp_
     assert not set(seen[0][2]) & set(seen[2][2])
 
 
-def test_folds_leave_an_ensemble_and_predictions(recipe_for, tmp_path):
+def test_folds_write_an_ensemble_and_predictions(recipe_for, tmp_path):
     recipe = recipe_for(
         "data.validation=0.2",
         "data.folds=3",
@@ -208,9 +210,7 @@ def test_folds_leave_an_ensemble_and_predictions(recipe_for, tmp_path):
     assert report.to_json()["ensemble"] == str(report.ensemble)
 
 
-def test_predictions_out_of_fold_follow_weights_that_more_training_has_changed(
-    recipe_for, tmp_path
-):
+def test_out_of_fold_predictions_are_replaced_after_more_training(recipe_for, tmp_path):
     settings = ("data.validation=0.2", "data.folds=2", "train.epochs=1")
     recipe = recipe_for(*settings, "sampling.patches_per_epoch=8")
     train(recipe, tmp_path, progress=Silent())
@@ -245,7 +245,7 @@ def test_checkpoints_are_averaged_but_counters_are_not(recipe_for, tmp_path):
 
 
 def test_a_greedy_soup_is_scored_like_any_network(recipe_for, tmp_path):
-    """It scores at least what the best of the epochs does, and says which ones it is made of."""
+    """It scores at least as well as the best epoch, and lists its members."""
     recipe = recipe_for(
         "train.top_k=3", "train.ema=null", "ensemble.average=greedy", "train.monitor=loss"
     )
@@ -264,11 +264,11 @@ def test_a_greedy_soup_is_scored_like_any_network(recipe_for, tmp_path):
         if tensor.is_floating_point():
             expected = torch.stack([one[name].double() for one in kept]).mean(0)
             assert torch.allclose(tensor.double(), expected, atol=1e-6), name
-    with pytest.raises(ConfigError, match="greedy chooses by slides held out"):
+    with pytest.raises(ConfigError, match="greedy needs held-out slides"):
         recipe_for("ensemble.average=greedy", "data.validation=0")
 
 
-def test_a_class_that_a_fold_lacks_is_named_before_anything_is_trained(recipe_for, tmp_path):
+def test_a_class_missing_in_a_fold_is_reported_before_training(recipe_for, tmp_path):
     recipe = recipe_for(
         "classes=[{name: disc}, {name: unseen}]", "data.validation=0.2", "data.folds=3"
     )

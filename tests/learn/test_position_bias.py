@@ -1,4 +1,4 @@
-"""The check after training: does the network answer by position, where there is nothing to see?"""
+"""The check after training: does the prediction depend on the position in a tile?"""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wsi_seg.learn.position_bias import (
 
 
 class Knows(nn.Module):
-    """Says what it is asked to, by position."""
+    """Network that returns fixed logits by position."""
 
     def __init__(self, logits):
         super().__init__()
@@ -29,7 +29,7 @@ class Knows(nn.Module):
 
 @pytest.fixture
 def answers(monkeypatch, recipe_for, card_of):
-    """Check a network that answers these logits, whatever it sees."""
+    """Return a function that checks a network with these fixed logits."""
 
     def check(logits):
         card = card_of(recipe_for())
@@ -40,7 +40,7 @@ def answers(monkeypatch, recipe_for, card_of):
     return check
 
 
-def test_a_network_that_knows_the_position_is_named(answers, tmp_path):
+def test_a_network_with_position_bias_is_reported(answers, tmp_path):
     y, x = np.mgrid[-1:1:64j, -1:1:64j]
     found = answers(torch.tensor(1 - 3 * np.hypot(y, x)).float())
     assert len(found.warnings()) == 2
@@ -49,13 +49,13 @@ def test_a_network_that_knows_the_position_is_named(answers, tmp_path):
     assert PositionBias.read(tmp_path / "position_bias.json") == found
 
 
-def test_a_network_that_answers_evenly_is_not(answers):
+def test_a_network_without_position_bias_is_not(answers):
     found = answers(torch.full((64, 64), -0.5))
     assert found.warnings() == []
     assert "0.38 in the middle and 0.38 in the corners" in found.lines()[0]
 
 
-def test_pieces_are_shuffled_and_middle_and_corners_show_the_same():
+def test_middle_and_corners_of_shuffled_tiles_have_the_same_pieces():
     patches = torch.arange(2 * 3 * 64 * 64).reshape(2, 3, 64, 64).remainder(251).to(torch.uint8)
     tiles = position_bias._shuffled(patches)
     assert tiles.shape == (4, 3, 64, 64)

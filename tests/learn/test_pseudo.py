@@ -33,7 +33,7 @@ CLASSES = ClassTable.named(["other", "disc"])
 
 
 def write_prediction(collection, slide, probability):
-    """Prediction of half the slide's size, with a class that the recipe does not have."""
+    """Write a prediction at half the resolution, with a class that the recipe lacks."""
     group, classes = collection / slide.name, CLASSES.to_json()
     pixels = np.stack([255 - probability, probability], axis=-1)
     write_image(group, pixels, {"kind": "prediction", "classes": classes}, downsample=2.0)
@@ -43,7 +43,7 @@ def write_prediction(collection, slide, probability):
 
 @pytest.fixture
 def world(slides, tmp_path):
-    """Copy of the slides, a recipe on them, and predictions of a, c and d."""
+    """Copy the slides, and write a recipe and predictions of a, c and d."""
     shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
     (tmp_path / "recipe.yaml").write_text(
         """
@@ -89,14 +89,14 @@ def whole(label, level=0):
     return label.read(region)
 
 
-def test_held_out_and_drawn_slides_are_refused(world):
+def test_held_out_and_annotated_slides_are_refused(world):
     before = read_objects(open_collection(world / "store.zarr")["a"], "annotations").source
     report = write(world)
     assert (list(report.objects), list(report.failures)) == (["d"], ["a", "c"])
     with pytest.raises(BatchError) as caught:
         report.require_whole()
     assert caught.value.done == 1
-    assert "slide 'c' is held out to judge the run" in caught.value.failures["c"]
+    assert "slide 'c' is held out for validation" in caught.value.failures["c"]
     assert "not overwritten" in caught.value.failures["a"]
     store = open_collection(world / "store.zarr")
     assert list(read_objects(store["a"], "annotations").source) == list(before)
@@ -104,7 +104,7 @@ def test_held_out_and_drawn_slides_are_refused(world):
     assert not TrainingSlide.of(store["a"], "annotations").is_pseudo
 
 
-def test_pixels_are_sure_or_ignored(world):
+def test_pixels_are_confident_or_ignored(world):
     only(world, "d")
     assert write(world).objects == {"d": 1}
     slide = open_collection(world / "store.zarr")["d"]
@@ -113,21 +113,21 @@ def test_pixels_are_sure_or_ignored(world):
     expected = np.zeros_like(ids)
     expected[20:40, 60:100] = 1
     expected[40:50, 60:100] = 255
-    assert (ids == expected).mean() > 0.98  # an odd side is not twice its half
+    assert (ids == expected).mean() > 0.98  # an odd side is not exactly halved
     assert set(np.unique(ids)) == {0, 1, 255}
     objects = read_objects(slide, "annotations")
     assert list(objects.source) == ["pseudo"]
     assert list(objects.class_name) == ["disc"]
     assert objects.bbox[0] == pytest.approx([20, 60, 40, 100], abs=1)
     assert (whole(label, 1) == expected[::2, ::2]).mean() > 0.97
-    # Another round with the same predictions changes nothing; another threshold replaces it.
+    # A second round with the same predictions changes nothing; another threshold replaces it.
     assert write(world).objects == {"d": 1}
     write(world, low=0.6)
     again = open_collection(world / "store.zarr")["d"].label("annotations")
     assert set(np.unique(whole(again))) == {0, 1}
 
 
-def test_tiles_without_foreground_may_be_left_out(world):
+def test_tiles_without_foreground_may_be_ignored(world):
     only(world, "d")
     write(world, foreground_only=True)
     ids = whole(open_collection(world / "store.zarr")["d"].label("annotations"))
@@ -136,13 +136,13 @@ def test_tiles_without_foreground_may_be_left_out(world):
     assert (ids == 1).sum() > 700
 
 
-def test_nothing_found_gives_no_label(world):
+def test_without_objects_there_is_no_label(world):
     only(world, "d")
     assert write(world, high=0.99).objects == {"d": 0}
     assert "annotations" not in open_collection(world / "store.zarr")["d"].label_names()
 
 
-def test_guesses_stay_until_the_next_ones_are_complete(world, monkeypatch):
+def test_pseudo_labels_stay_until_the_next_ones_are_complete(world, monkeypatch):
     only(world, "d")
     write(world)
 
@@ -158,7 +158,7 @@ def test_guesses_stay_until_the_next_ones_are_complete(world, monkeypatch):
     assert TrainingSlide.of(slide, "annotations").is_pseudo
 
 
-def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
+def test_pseudo_labels_of_an_earlier_round_are_deleted_if_nothing_is_confident(world):
     only(world, "d")
     write(world)
     assert write(world, high=0.99).objects == {"d": 0}
@@ -172,7 +172,7 @@ def test_guesses_of_an_earlier_round_go_when_nothing_is_sure_any_more(world):
     assert "annotations" in slide.label_names()
 
 
-def test_guesses_are_learned_from_and_never_scored_by(world):
+def test_pseudo_labels_are_for_training_and_never_for_scoring(world):
     only(world, "d")
     path = world / "recipe.yaml"
     before = {}
@@ -200,7 +200,7 @@ def test_guesses_are_learned_from_and_never_scored_by(world):
         split_slides(load_recipe(world / "recipe.yaml", ("data.validation=[d]",)))
 
 
-def test_guesses_weigh_what_the_recipe_says(world):
+def test_pseudo_labels_have_the_weight_of_the_recipe(world):
     only(world, "d")
     write(world)
     torch.set_num_threads(1)
@@ -216,7 +216,7 @@ def test_guesses_weigh_what_the_recipe_says(world):
     assert float(losses[1]) > 0
 
 
-def test_wrong_probabilities_are_explained(world):
+def test_invalid_thresholds_are_explained(world):
     with pytest.raises(ConfigError, match="expected 0 <= low <= high <= 1"):
         PseudoOptions(high=0.2, low=0.3)
     with pytest.raises(ConfigError, match="got fold 7"):
@@ -230,7 +230,7 @@ def test_wrong_probabilities_are_explained(world):
         )
 
 
-def test_probabilities_may_be_learned(world):
+def test_soft_labels_are_probabilities(world):
     only(world, "d")
     write(world, soft=True, low=0.1, high=0.9)
     assert open_collection(world / "store.zarr")["d"].label_names() == ("annotations",)
@@ -250,7 +250,7 @@ def test_probabilities_may_be_learned(world):
     assert report.best.epochs == 1
 
 
-def test_soft_and_hard_truth_share_a_batch(world):
+def test_soft_and_hard_labels_share_a_batch(world):
     only(world, "d")
     write(world, soft=True)
     recipe = load_recipe(world / "recipe.yaml")
@@ -263,8 +263,8 @@ def test_soft_and_hard_truth_share_a_batch(world):
         assert weight == 0.5 or set(values.tolist()) <= {0.0, 1.0}
 
 
-def test_exclusive_classes_are_background_where_all_of_them_leave_enough(world):
-    """Two classes of 60 each leave 135: each alone would be background, together they are not."""
+def test_exclusive_classes_are_background_by_their_sum(world):
+    """Two classes of 60 each leave 135: each would be background, but not their sum."""
     exclusive = ClassTable.named(["other", "disc"], mode="exclusive")
     store = open_collection(world / "store.zarr")["d"]
     extent = store.pyramid.extent
@@ -289,7 +289,7 @@ def test_exclusive_classes_are_background_where_all_of_them_leave_enough(world):
     assert ids[:10].max() == 0
 
 
-def test_soft_labels_leave_nothing_out_unless_they_are_asked_to(world):
+def test_soft_labels_ignore_no_pixels_by_default(world):
     only(world, "d")
     write(world, soft=True)
     slide = open_collection(world / "store.zarr")["d"]
@@ -299,7 +299,7 @@ def test_soft_labels_leave_nothing_out_unless_they_are_asked_to(world):
     recipe = load_recipe(world / "recipe.yaml", ("data.train=[d]", "augment=d4"))
     dataset = make_dataset(recipe)
     values = torch.cat([dataset[index][1] for index in range(len(dataset))]).unique()
-    # Flips and turns take probabilities as they are.
+    # Flips and rotations do not interpolate probabilities.
     assert {round(255 * float(value)) for value in values} == {0, 128, 250}
     write(world, soft=True, low=0.3)
     assert IGNORE in whole(open_collection(world / "store.zarr")["d"].label("annotations"))
@@ -310,7 +310,7 @@ OVERLAPPING = "classes={mode: overlapping, table: [{name: disc}, {name: other}]}
 
 @pytest.fixture
 def overlapping(world):
-    """Prediction of d alone: discs with others in them, at half the slide's size."""
+    """Write a prediction of d only: discs inside discs, at half the resolution."""
     classes = ClassTable.named(["other", "disc"], mode="overlapping")
     store = open_collection(world / "store.zarr")["d"]
     extent = store.pyramid.extent
@@ -329,7 +329,7 @@ def overlapping(world):
 
 
 @pytest.mark.parametrize("soft", [False, True])
-def test_overlapping_classes_are_decided_one_by_one(overlapping, soft):
+def test_overlapping_classes_are_thresholded_independently(overlapping, soft):
     options = {"high": 0.7, "low": 0.3} if soft else {}
     report = write(overlapping, OVERLAPPING, soft=soft, **options)
     report.require_whole()
@@ -353,7 +353,7 @@ def test_overlapping_classes_are_decided_one_by_one(overlapping, soft):
     assert set(known.unique().tolist()) == {float(np.float32(value)) for value in expected}
 
 
-def test_a_student_learns_from_soft_labels_of_overlapping_classes(overlapping):
+def test_a_student_is_trained_on_soft_labels_of_overlapping_classes(overlapping):
     write(overlapping, OVERLAPPING, soft=True).require_whole()
     settings = (OVERLAPPING, "data.train=[d]", "data.validation=0", "data.pseudo_weight=1")
     recipe = load_recipe(overlapping / "recipe.yaml", settings)
@@ -362,18 +362,18 @@ def test_a_student_learns_from_soft_labels_of_overlapping_classes(overlapping):
     assert np.isfinite(float(report.best.metrics.read_text().splitlines()[1].split(",")[1]))
 
 
-def test_overlapping_classes_become_one_id_for_each_pixel_where_a_recipe_wants_that(overlapping):
+def test_overlapping_classes_become_exclusive_ids_for_an_exclusive_recipe(overlapping):
     exclusive = "classes=[{name: disc}, {name: other}]"
     write(overlapping, exclusive).require_whole()
     label = open_collection(overlapping / "store.zarr")["d"].label("annotations")
     ids = whole(label, 1)
-    assert (ids[10:30, 30:50] == 1).all()  # a disc is surer than what is in it
+    assert (ids[10:30, 30:50] == 1).all()  # the outer disc has the higher probability
     report = write(overlapping, exclusive, soft=True)
-    assert "from a model whose classes overlap" in report.failures["d"]
+    assert "from a model with overlapping classes" in report.failures["d"]
 
 
-def test_a_student_may_learn_guesses_on_slides_that_people_drew(world):
-    """Under a name of their own, of which there is no label yet; the drawn label stays."""
+def test_a_student_may_use_pseudo_labels_on_annotated_slides(world):
+    """Under a separate label name; the manual label is kept."""
     before = whole(open_collection(world / "store.zarr")["a"].label("annotations"))
     settings = ("--set", "data.label=taught", "--set", "data.validation=0")
     found = run_json(
@@ -388,5 +388,5 @@ def test_a_student_may_learn_guesses_on_slides_that_people_drew(world):
     (split,) = split_slides(recipe)
     assert [one.name for one in split.train] == ["a", "c", "d"]
     assert all(one.is_pseudo for one in split.train)
-    with pytest.raises(ConfigError, match="of the slides people labelled none"):
+    with pytest.raises(ConfigError, match="no slide has manual annotations"):
         split_slides(load_recipe(world / "recipe.yaml", (settings[1], "data.validation=0.3")))

@@ -1,4 +1,4 @@
-"""What a run reads of its slides: each object table and each mask once, by Python's own audit."""
+"""A run reads each object table and each mask once, counted by a Python audit hook."""
 
 import shutil
 import sys
@@ -29,7 +29,7 @@ FOLDS_AND_PHASES = (
     ),
 )
 
-# A hook cannot be taken away again, so it counts only while somebody asks.
+# An audit hook cannot be removed, so it only counts while enabled.
 _counted: list[Counter[str]] = []
 
 
@@ -43,7 +43,7 @@ sys.addaudithook(_count)
 
 @contextmanager
 def opened():
-    """Number of times that each file was opened inside the block, by its path."""
+    """Count how often each file is opened inside the block, by path."""
     _counted.append(Counter())
     try:
         yield _counted[-1]
@@ -52,7 +52,7 @@ def opened():
 
 
 def times_of(counts, collection, inside):
-    """Times that files under a path inside each slide were opened, by slide."""
+    """Count how often files under a path inside each slide were opened, by slide."""
     found: Counter[str] = Counter()
     for path, count in counts.items():
         if path.startswith(str(collection)) and inside in path:
@@ -62,7 +62,7 @@ def times_of(counts, collection, inside):
 
 @pytest.fixture
 def masked(slides, tmp_path):
-    """The slides, with a tissue mask of one shard each."""
+    """Add a tissue mask with a single shard to each slide."""
     shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
     for store in open_collection(tmp_path / "store.zarr"):
         extent = store.pyramid.extent
@@ -82,7 +82,7 @@ def test_all_folds_and_phases_read_tables_and_masks_once(recipe_for, masked):
     assert len(samplers) == 9
     assert times_of(counts, masked, "objects.json") == dict.fromkeys("abc", 1)
     assert times_of(counts, masked, "labels/tissue/1/c") == dict.fromkeys("abc", 1)
-    # What was read is handed on, not copied, and nobody can change it for the others.
+    # Masks are shared, not copied, and read-only.
     by_slide: dict[str, list[Any]] = {}
     for sampler in samplers:
         for one in sampler.maps:
@@ -91,7 +91,7 @@ def test_all_folds_and_phases_read_tables_and_masks_once(recipe_for, masked):
     assert {name: len(maps) for name, maps in by_slide.items()} == dict.fromkeys("abc", 6)
     for maps in by_slide.values():
         assert all(one.tissue is maps[0].tissue for one in maps)
-        # Only the third phase asks where the outlines are.
+        # Only the third phase uses the boundary layer.
         assert sum(one.covered is not None for one in maps) == 2
 
 
@@ -111,7 +111,7 @@ def test_a_whole_run_parses_each_table_once(recipe_for, masked, tmp_path):
     assert times_of(counts, masked, "objects.json") == dict.fromkeys("abc", 1)
 
 
-def test_other_cells_are_read_again(recipe_for, masked):
+def test_other_cell_sizes_are_read_again(recipe_for, masked):
     recipe = recipe_for(f"data.stores=[{masked}]")
     smaller = recipe_for(f"data.stores=[{masked}]", "sampling.cell_um=8")
     train_slides = split_slides(recipe)[0].train

@@ -1,4 +1,4 @@
-"""A run that is killed in the middle of an epoch and taken up equals one that was not."""
+"""A run that is killed in the middle of an epoch and resumed equals an uninterrupted one."""
 
 import csv
 import subprocess
@@ -17,13 +17,13 @@ from wsi_seg.learn.resume import Position, position_of, save_state
 from wsi_seg.learn.train import train
 from wsi_seg.progress import Silent
 
-# Four steps of 8 patches in each of three epochs; a state is saved after every step.
+# Three epochs of four steps of 8 patches; the state is saved after every step.
 EAGER = ("train.save_minutes=0.0", "augment=light")
 VARYING = {"patches_per_second", "data_wait"}
 
 
 class StopAfter(Silent):
-    """Presses Ctrl-C once so many patches are through."""
+    """Presses Ctrl-C after a number of patches."""
 
     def __init__(self, patches):
         self.left = patches
@@ -88,7 +88,7 @@ PLANS = {
 def test_stopped_anywhere_in_an_epoch(recipe_for, tmp_path, plan):
     recipe = recipe_for(*EAGER, *PLANS[plan])
     train(recipe, tmp_path / "whole", progress=Silent())
-    # In the second epoch, and in the third; a bar that is taken up tells of what is through.
+    # In the second and the third epoch; a resumed progress bar includes finished patches.
     for patches in (56, 56):
         with pytest.raises(KeyboardInterrupt):
             train(recipe, tmp_path / "cut", progress=StopAfter(patches))
@@ -99,9 +99,7 @@ def test_stopped_anywhere_in_an_epoch(recipe_for, tmp_path, plan):
     assert_same_run(tmp_path / "whole", tmp_path / "cut")
 
 
-def test_states_that_take_long_to_save_are_not_saved_after_each_epoch(
-    recipe_for, tmp_path, monkeypatch
-):
+def test_slowly_saved_states_are_not_saved_after_each_epoch(recipe_for, tmp_path, monkeypatch):
     now, saved = [0.0], []
 
     def clock():
@@ -116,7 +114,7 @@ def test_states_that_take_long_to_save_are_not_saved_after_each_epoch(
     monkeypatch.setattr(callback, "time", SimpleNamespace(perf_counter=clock))
     monkeypatch.setattr(callback, "save_state", save)
     train(recipe_for("train.epochs=4"), tmp_path / "run", progress=Silent())
-    assert saved == [0, 3]  # how long it takes is known after the first
+    assert saved == [0, 3]  # the time of saving is known after the first
 
 
 KILLED = """
@@ -144,7 +142,7 @@ train(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), progress=Kill())
 
 
 @pytest.mark.slow
-def test_killed_in_mid_epoch(recipe_for, tmp_path):
+def test_killed_in_the_middle_of_an_epoch(recipe_for, tmp_path):
     recipe = recipe_for(*EAGER, "model.dropout=0.5")
     train(recipe, tmp_path / "whole", progress=Silent())
     save_recipe(recipe, tmp_path / "recipe.yaml")
@@ -156,7 +154,7 @@ def test_killed_in_mid_epoch(recipe_for, tmp_path):
     )
     assert done.returncode == -9, done.stderr.decode()[-500:]
     assert position_of(tmp_path / "cut") == Position(1, 2)
-    # Patches come from a process of their own this time, which changes nothing either.
+    # This time patches are loaded by a worker, which changes nothing.
     train(
         recipe.model_copy(update={"train": recipe.train.model_copy(update={"workers": 1})}),
         tmp_path / "cut",
@@ -166,7 +164,7 @@ def test_killed_in_mid_epoch(recipe_for, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3])
-def test_a_resumed_epoch_has_the_items_that_are_left(ranks):
+def test_a_resumed_epoch_has_the_remaining_items(ranks):
     for rank in range(ranks):
         whole = EpochItems(12, rank=rank, ranks=ranks)
         whole.set_epoch(5)
@@ -183,5 +181,5 @@ def test_a_resumed_epoch_has_the_items_that_are_left(ranks):
 def test_a_state_without_a_position_is_damaged(tmp_path):
     assert position_of(tmp_path) is None
     torch.save({"epoch": 3}, tmp_path / "last.ckpt")
-    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+    with pytest.raises(CheckpointError, match="delete it to start again"):
         position_of(tmp_path)

@@ -1,4 +1,4 @@
-"""Rounds of hard mining: each from the networks before, fold by fold, with what they got wrong."""
+"""Rounds of hard mining: each starts from the previous networks, with their errors."""
 
 import json
 import shutil
@@ -53,15 +53,15 @@ def test_rounds_without_folds_are_refused(recipe_for):
 
 
 @pytest.mark.slow
-def test_a_round_goes_on_where_the_one_before_was_wrong(recipe_for, slides, tmp_path):
-    """With rates of learning next to nothing the second round's networks are the first's."""
+def test_a_round_draws_where_the_previous_one_was_wrong(recipe_for, slides, tmp_path):
+    """With tiny learning rates, the networks of the second round are those of the first."""
     shutil.copytree(slides / "store.zarr", tmp_path / "store.zarr")
     recipe = recipe_for(
         f"data.stores=[{tmp_path}/store.zarr]", "data.validation=0", "data.folds=2",
         "train.epochs=1", "train.ema=null",
         "optimizer.lr=1e-12", "sampling.patches_per_epoch=8", "seed=3", ROUNDS,
     )  # fmt: skip
-    # The second round's seed alone would hold out others, which its networks have learned from.
+    # The seed of the second round would hold out other slides, which its networks were trained on.
     folds = [names_held_out(one) for one in recipes_of_rounds(recipe, tmp_path / "run")]
     assert folds[0] != folds[1]
     report = train(recipe, tmp_path / "run")
@@ -81,7 +81,7 @@ def test_a_round_goes_on_where_the_one_before_was_wrong(recipe_for, slides, tmp_
         if "hard_negatives" in store.label_names()
     }
     assert sorted(wrong) == ["a", "b", "c"]
-    # Where anything is hard, a quarter of the second round's patches is drawn there.
+    # If there are hard cells, a quarter of the second round's patches is drawn there.
     second = Recipe.model_validate_json(
         json.dumps(recipes_of_rounds(recipe, tmp_path / "run")[1].model_dump(mode="json"))
     )

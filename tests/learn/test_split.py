@@ -26,7 +26,7 @@ def test_a_fraction_is_drawn_by_the_seed(recipe_for):
     assert found == {"a", "b", "c"}
 
 
-def test_none_held_out(recipe_for):
+def test_no_slides_held_out(recipe_for):
     assert names(split_slides(recipe_for("data.validation=0.0"))[0].validation) == []
 
 
@@ -34,7 +34,7 @@ def test_none_held_out(recipe_for):
     ("setting", "message"),
     [
         ("data.validation=[z]", r"data\.validation: got slide 'z'; there are a, b, c, d"),
-        ("data.validation=[d]", "'d' lacks the label"),
+        ("data.validation=[d]", r"'d' lacks data\.label"),
         ("data.validation=[a, b, c]", "no slide is left to train on"),
         ("data.validation=[a, a]", "each slide once"),
         ("data.train=[z]", r"data\.train: got slide 'z'"),
@@ -42,7 +42,7 @@ def test_none_held_out(recipe_for):
         ("data.stores=[store.zarr, store.zarr]", "each name once"),
     ],
 )
-def test_what_cannot_be_split_is_explained(recipe_for, setting, message):
+def test_invalid_splits_are_explained(recipe_for, setting, message):
     with pytest.raises(ConfigError, match=message):
         split_slides(recipe_for(setting))
 
@@ -59,7 +59,7 @@ def test_a_missing_collection_is_a_store_error(recipe_for):
         split_slides(recipe_for("data.stores=[none.zarr]"))
 
 
-def test_a_class_without_objects_is_named(recipe_for):
+def test_a_class_without_objects_is_reported(recipe_for):
     recipe = recipe_for("classes=[{name: disc}, {name: unseen}]")
     with pytest.raises(ConfigError, match="class unseen has no object"):
         map_slides(split_slides(recipe)[0].train, recipe)
@@ -75,7 +75,7 @@ def test_boxes_are_inside_their_slides(recipe_for):
         assert one.cell_px == 64
 
 
-def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
+def test_groups_are_merged_and_never_split(recipe_for, tmp_path):
     from wsi_seg.sampling.groups import group_slides
 
     table = tmp_path / "patients.csv"
@@ -85,9 +85,9 @@ def test_groups_add_up_and_stay_whole(recipe_for, tmp_path):
     assert group_slides(data, names) == {"a-1": "a-1", "a-2": "a-1"}
     both = data.model_copy(update={"group_pattern": r".*-(\d)"})
     assert set(group_slides(both, names).values()) == {"a-1"}
-    with pytest.raises(ConfigError, match=r"no line for d-1"):
+    with pytest.raises(ConfigError, match=r"no row for d-1"):
         group_slides(data, ["d-1"])
-    with pytest.raises(ConfigError, match="does not fit slide 'a-1'"):
+    with pytest.raises(ConfigError, match="does not match slide 'a-1'"):
         group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])
     with pytest.raises(ConfigError, match="in brackets"):
         recipe_for("data.group_pattern=x")
@@ -104,8 +104,8 @@ def test_a_slide_may_count_as_one_object(recipe_for):
         assert one.areas.sum() == many.areas.sum()
 
 
-def test_names_are_merged_on_the_way(slides, tmp_path):
-    """Objects of two names are one class in maps, patches and scores."""
+def test_class_names_are_merged(slides, tmp_path):
+    """Objects with two names are one class in maps, patches and scores."""
     import shutil
 
     from shapely.geometry import box
@@ -147,8 +147,8 @@ def test_names_are_merged_on_the_way(slides, tmp_path):
         load_recipe(tmp_path / "recipe.yaml", ["classes.0.from=[gn]"])
 
 
-def test_an_annotations_weight_reaches_the_loss(slides, tmp_path):
-    """Pixels under an outline of weight .25 count a quarter, those outside it all."""
+def test_the_weight_of_an_annotation_is_used_in_the_loss(slides, tmp_path):
+    """Pixels inside an outline of weight .25 count a quarter."""
     import shutil
 
     import torch

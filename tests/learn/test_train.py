@@ -33,7 +33,7 @@ from wsi_seg.store import create_collection, open_collection, open_predictions
 
 
 class StopAt(Silent):
-    """Presses Ctrl-C when a step of this title begins."""
+    """Presses Ctrl-C when the step with this title starts."""
 
     def __init__(self, title):
         self.title = title
@@ -59,7 +59,7 @@ def threads():
 pytestmark = pytest.mark.usefixtures("threads")
 
 
-def test_a_run_learns_and_leaves_what_it_promises(recipe_for, tmp_path):
+def test_a_run_trains_and_writes_its_files(recipe_for, tmp_path):
     recipe = recipe_for("train.epochs=6", "sampling.patches_per_epoch=64")
     state = torch.random.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     report = train(recipe, tmp_path / "run", progress=Silent())
@@ -104,7 +104,7 @@ def test_a_resumed_run_equals_one_never_stopped(recipe_for, tmp_path):
     with pytest.raises(ConfigError, match="these differ: seed"):
         train(recipe_for("augment=light", "seed=1"), tmp_path / "cut", progress=Silent())
     (tmp_path / "cut" / "last.ckpt").write_bytes(b"damaged")
-    with pytest.raises(CheckpointError, match="delete it to start afresh"):
+    with pytest.raises(CheckpointError, match="delete it to start again"):
         train(recipe, tmp_path / "cut", progress=Silent())
 
 
@@ -119,7 +119,7 @@ def test_without_validation_the_last_epoch_is_kept(recipe_for, tmp_path):
     assert load_checkpoint(report.checkpoint)[1].training["epoch"] == 2
 
 
-def test_limits_end_a_run_and_its_rerun(recipe_for, tmp_path):
+def test_time_limits_stop_a_run_and_its_rerun(recipe_for, tmp_path):
     recipe = recipe_for("train.max_minutes=1e-6", "train.validate_every=2")
     for _ in range(2):
         report = train(recipe, tmp_path / "run", progress=Silent())
@@ -140,9 +140,9 @@ def test_a_run_within_its_limit_is_not_stopped(recipe_for, tmp_path):
     assert not list((tmp_path / "run").rglob("stopped.txt"))
 
 
-def test_a_best_network_may_start_another_run(recipe_for, tmp_path):
+def test_the_best_network_may_initialise_another_run(recipe_for, tmp_path):
     first = train(recipe_for("train.epochs=1"), tmp_path / "first", progress=Silent())
-    # Steps this small leave weights where they start, so the other runs show where that was.
+    # Tiny steps keep the initial weights, so the other runs show where they started.
     still = ("train.epochs=1", "optimizer={name: sgd, lr: 1e-12, weight_decay: 0}")
     second = train(
         recipe_for(*still, f"model.weights={first.checkpoint}"),
@@ -156,7 +156,7 @@ def test_a_best_network_may_start_another_run(recipe_for, tmp_path):
     assert not all(torch.allclose(drawn[name], start[name], atol=1e-6) for name in learned)
 
 
-def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
+def test_unsupported_patch_sizes_are_refused(recipe_for, tmp_path):
     recipe = recipe_for(
         "model={architecture: Linknet, encoder: mobilenet_v2, weights: null}", "patch_px=40"
     )
@@ -168,11 +168,11 @@ def test_patches_that_the_network_cannot_take_are_refused(recipe_for, tmp_path):
     ("settings", "said"),
     [
         (["model.architecture=PAN", "train.batch_size=1"], r"train\.batch_size 1 .*2 or more"),
-        (["train.batch_size=1"], r"train\.batch_size 1 .*patch_px to more"),
+        (["train.batch_size=1"], r"train\.batch_size 1 .*a larger patch_px"),
         (["model.encoder=tu-swin_tiny_patch4_window7_224"], r"32 px .*set patch_px to 224"),
     ],
 )
-def test_what_a_network_cannot_learn_from_is_refused_before(recipe_for, tmp_path, settings, said):
+def test_untrainable_settings_are_refused_before_training(recipe_for, tmp_path, settings, said):
     recipe = recipe_for(*settings)
     for run in (lambda: train(recipe, tmp_path / "run"), lambda: dry_run(recipe)):
         with pytest.raises(ConfigError, match=said):
@@ -180,12 +180,12 @@ def test_what_a_network_cannot_learn_from_is_refused_before(recipe_for, tmp_path
     assert not (tmp_path / "run" / "metrics.csv").exists()
 
 
-def test_patches_of_an_odd_side_are_learned_from(recipe_for, tmp_path):
+def test_patches_with_an_odd_side_can_be_used(recipe_for, tmp_path):
     report = train(recipe_for("patch_px=37", "train.epochs=1"), tmp_path / "run")
     assert load_checkpoint(report.checkpoint)[1].tile_px == 37
 
 
-def test_an_encoder_of_a_fixed_size_is_trained_and_used_at_its_size(recipe_for, slides, tmp_path):
+def test_an_encoder_with_a_fixed_size_is_trained_and_used_at_its_size(recipe_for, slides, tmp_path):
     recipe = recipe_for(
         "model.encoder=tu-swin_tiny_patch4_window7_224", "patch_px=224", "train.epochs=1",
         "sampling.patches_per_epoch=2", "train.batch_size=2", "model.deep_supervision=0.1",
@@ -205,7 +205,7 @@ def test_an_unwritable_folder_is_an_output_error(recipe_for, tmp_path):
         train(recipe_for(), tmp_path / "file" / "run", progress=Silent())
 
 
-def test_accumulated_steps_are_whole_and_their_loss_is_not_divided_again(recipe_for, tmp_path):
+def test_accumulated_steps_are_whole_and_their_loss_is_divided_once(recipe_for, tmp_path):
     recipe = recipe_for(
         "train.epochs=1", "train.accumulate=3", "sampling.patches_per_epoch=25", "loss={bce: 2}"
     )
@@ -265,7 +265,7 @@ def test_the_loss_is_that_of_the_mixed_batch(recipe_for, card_of, kind):
     assert not torch.equal(found, plain.training_step(batch, 0)["loss"])
 
 
-def test_colours_to_draw_from_are_measured_on_the_slides_learned_from(recipe_for):
+def test_restain_statistics_are_measured_on_the_training_slides(recipe_for):
     recipe = recipe_for("augment=[{d4: {}}, {one_of: {of: [{restain: {}}, {hflip: {}}]}}]")
     (split,) = split_slides(recipe)
     filled: Any = with_colours(recipe.augment, split.train)
@@ -276,11 +276,11 @@ def test_colours_to_draw_from_are_measured_on_the_slides_learned_from(recipe_for
     assert inner.deviation == pytest.approx(deviation.tolist())
     assert len(split.train) == 2
     assert np.abs(deviation).max() > 0
-    image, _ = make_dataset(recipe)[0]  # and patches can be had
+    image, _ = make_dataset(recipe)[0]  # and patches can be read
     assert image.shape == (3, 32, 32)
 
 
-def test_slides_resized_to_sides_that_differ_are_learned_and_predicted(recipe_for, tmp_path):
+def test_slides_resized_to_a_rectangle_are_trained_and_predicted(recipe_for, tmp_path):
     recipe = recipe_for("mpp=null", "train.epochs=1", "resize=stretch", "resize_px=[64, 96]")
     report = train(recipe, tmp_path / "run", progress=Silent())
     _, card = load_checkpoint(report.checkpoint)
@@ -298,14 +298,14 @@ def test_slides_resized_to_sides_that_differ_are_learned_and_predicted(recipe_fo
 
 
 @pytest.mark.parametrize("mode", ["stretch", "crop"])
-def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
+def test_resized_slides_of_any_size_are_trained_as_a_whole(recipe_for, tmp_path, mode):
     recipe = recipe_for("mpp=null", "train.epochs=1", f"resize={mode}", "patch_px=64")
     report = train(recipe, tmp_path / "run", progress=Silent())
     _, card = load_checkpoint(report.checkpoint)
     assert (card.resize, card.tile_px) == (mode, 64)
     (store,) = recipe.data.stores
     slides = open_collection(store)
-    # A patch that covers the slide along an axis has it in its middle.
+    # A patch that covers the slide along an axis is centred on it.
     with (tmp_path / "run" / "worst.csv").open() as file:
         for row in csv.DictReader(file):
             extent = slides[row["slide"]].pyramid.extent
@@ -313,7 +313,7 @@ def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
             assert float(row["y"]) == pytest.approx(extent.height / 2, abs=0.06)
             if mode == "stretch":
                 assert float(row["x"]) == pytest.approx(extent.width / 2, abs=0.06)
-    # Validation scores what inference makes, against the truth at the slide's own size.
+    # Validation scores the inference result against the truth at the slide's own size.
     options = infer_options(recipe, "cpu")
     model = read_model([report.checkpoint])
     infer_with(model, [slides["c"]], tmp_path / "p.zarr", options, progress=Silent())
@@ -323,7 +323,7 @@ def test_slides_of_any_size_are_learned_as_a_whole(recipe_for, tmp_path, mode):
     assert scores.pooled("disc").dice == pytest.approx(card.scores["val_dice"], abs=1e-9)
 
 
-def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
+def test_slices_are_trained_with_context_slices(slides, recipe_for, tmp_path):
     with pytest.raises(StoreError, match="is not a slice of a volume"):
         train(recipe_for("data.context_slices=1"), tmp_path / "run", progress=Silent())
     volume = tmp_path / "store.zarr"
@@ -337,7 +337,7 @@ def test_slices_are_learned_with_their_neighbours(slides, recipe_for, tmp_path):
     assert network(torch.zeros(1, 5, 32, 32)).shape == (1, 1, 32, 32)
 
 
-def test_a_square_that_does_not_fit_the_network_is_refused(recipe_for, tmp_path):
+def test_a_patch_size_incompatible_with_the_network_is_refused(recipe_for, tmp_path):
     network = "model={architecture: Linknet, encoder: resnet18, weights: null}"
     with pytest.raises(ConfigError, match=r"got patch_px 801.*needs a multiple of 32"):
         train(
@@ -348,9 +348,7 @@ def test_a_square_that_does_not_fit_the_network_is_refused(recipe_for, tmp_path)
 
 
 @pytest.mark.parametrize("preset", ["light", "stain"])
-def test_patches_are_augmented_on_the_device_after_workers_that_start_once(
-    recipe_for, tmp_path, preset
-):
+def test_patches_are_augmented_on_the_device_and_workers_start_once(recipe_for, tmp_path, preset):
     recipe = recipe_for(
         "train.epochs=2", "train.workers=1", "train.augment_on=device", f"augment={preset}"
     )

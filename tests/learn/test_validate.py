@@ -29,7 +29,7 @@ from wsi_seg.store import (
 )
 from wsi_seg.testing.stores import write_image
 
-# Half found on a small slide, all found on a large one.
+# Half of a small slide's object is found, and all of a large one's.
 UNEQUAL = Scores(
     (
         SlideScore("small", "disc", Counts(5, 5, 5), tile_dices=(0.2, 0.4)),
@@ -39,7 +39,7 @@ UNEQUAL = Scores(
 
 
 def values_of(scores):
-    """Pixels by probability of a network that says 0 or 1."""
+    """Return pixel counts by probability for a network that predicts 0 or 1."""
     found: dict[str, Any] = {}
     for one in scores.slides:
         counts = np.zeros((256, 2), dtype=np.int64)
@@ -48,10 +48,10 @@ def values_of(scores):
     return found
 
 
-NOTHING = SimpleNamespace(slides=(), failures={})  # what inference reports of no slides
+NOTHING = SimpleNamespace(slides=(), failures={})  # inference report without slides
 
 
-def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
+def test_metrics_differ_and_have_names(recipe_for, tmp_path, monkeypatch):
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(UNEQUAL))
@@ -72,7 +72,7 @@ def test_figures_differ_and_are_named(recipe_for, tmp_path, monkeypatch):
 
 
 def slices(finds):
-    """250 slices, 12 with a nodule of 400 px: a silent network, or stray pixels on a fifth."""
+    """Return 250 slices, 12 with a nodule of 400 px, for a silent or a noisy network."""
     found = []
     for z in range(250):
         true = 400 if z % 21 == 1 else 0
@@ -84,8 +84,8 @@ def slices(finds):
 
 
 @pytest.mark.parametrize("monitor", ["dice", "dice_objects", "loss", "soft_dice", "triplet"])
-def test_the_network_that_finds_the_nodules_is_chosen(monitor):
-    """By mean per-slide Dice with empty = 1 the silent one is better, .952 against .8."""
+def test_the_network_that_finds_the_nodules_is_selected(monitor):
+    """By mean per-slide Dice with empty = 1, the silent one is better, .952 against .8."""
     rows = [
         {"epoch": float(epoch)} | figures(scores, values_of(scores))
         for epoch, scores in enumerate((slices(finds=False), slices(finds=True)), start=1)
@@ -112,7 +112,7 @@ def test_slices_of_a_volume_are_one_case():
 
 
 def spread(true, false):
-    """Counts of one slide: pixels of these probabilities where the class is, and where not."""
+    """Return pixel counts of one slide from probabilities inside and outside the class."""
     counts = np.zeros((256, 2), dtype=np.int64)
     for column, pixels in ((1, true), (0, false)):
         for probability, count in pixels.items():
@@ -121,7 +121,7 @@ def spread(true, false):
 
 
 def scores_of(values):
-    """Label maps of the same pixels, at a threshold of one half."""
+    """Return the scores of the same pixels at a threshold of one half."""
     found = []
     for slide, classes in values.items():
         ((name, one),) = classes.items()
@@ -131,9 +131,9 @@ def scores_of(values):
 
 
 def test_epochs_are_scored_by_the_published_triplets():
-    """A finding of 2,500 sure pixels with a rim of .35, and empty X-rays with 700 sure ones.
+    """A finding of 2,500 confident pixels with a rim of .35, and empty X-rays with 700.
 
-    At .5 the rim is missed and the empty ones are not empty; (.75, 1000, .3) gets all right.
+    At .5 the rim is missed and the empty ones have findings; (.75, 1000, .3) is right for all.
     """
     assert {(0.75, 2000, 0.3), (0.7, 600, 0.3)} <= {(t, least, low) for t, low, least in RULES}
     values = {"ill": spread({0.9: 2500, 0.35: 2500}, {0.01: 5000})}
@@ -146,7 +146,7 @@ def test_epochs_are_scored_by_the_published_triplets():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_triplets_of_many_slides_at_once_are_those_of_each(seed):
+def test_triplets_of_many_slides_equal_those_of_each(seed):
     rng = np.random.default_rng(seed)
     values = {
         f"v{n % 3}_z{n:04d}": spread(
@@ -171,8 +171,8 @@ def test_triplets_of_many_slides_at_once_are_those_of_each(seed):
     assert figures(scores_of(values), values)["val_triplet"] == pytest.approx(best)
 
 
-def test_soft_dice_is_one_less_the_dice_loss_of_the_pixels():
-    """Where two networks decide alike, the surer one is better by it."""
+def test_soft_dice_is_one_minus_the_dice_loss():
+    """Of two networks with the same label map, the more confident one scores better."""
     rows = []
     for sure in (0.6, 0.9):
         values = {"a": spread({sure: 30, 0.2: 10}, {1 - sure: 50})}
@@ -186,13 +186,13 @@ def test_soft_dice_is_one_less_the_dice_loss_of_the_pixels():
     assert rows[0]["val_soft_dice"] < rows[1]["val_soft_dice"]
 
 
-def test_nothing_to_choose_by_is_an_error(recipe_for, tmp_path, monkeypatch):
+def test_an_undefined_monitor_is_an_error(recipe_for, tmp_path, monkeypatch):
     empty = Scores((SlideScore("a", "disc", Counts(0, 0, 0)),))
     monkeypatch.setattr(validate, "infer_with", lambda *words, **named: NOTHING)
     monkeypatch.setattr(validate, "score_slides", lambda *words, **named: empty)
     monkeypatch.setattr(validate, "_values", lambda *words: values_of(empty))
     validation = Validation(recipe_for("train.monitor=dice_objects"), make_card(), (), tmp_path)
-    with pytest.raises(TrainingError, match="no slide held out shows any class"):
+    with pytest.raises(TrainingError, match="no held-out slide contains any class"):
         validation.score(nn.Identity(), "cpu", Silent())
 
 
@@ -218,8 +218,8 @@ def test_without_validation_the_last_are_the_best():
     assert [row["epoch"] for row in history.top(2)] == [3.0, 2.0]
 
 
-def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
-    """Per tile, per slide and pooled are three figures; on these labels they are far apart."""
+def test_empty_tiles_do_not_count(slides, tmp_path):
+    """Dice per tile, per slide and pooled differ clearly on these labels."""
     store = open_collection(slides / "store.zarr")
     slide = store["a"]
     extent = slide.pyramid.extent
@@ -227,7 +227,7 @@ def test_tiles_that_show_nothing_do_not_count(slides, tmp_path):
         Region(level=0, y=0, x=0, height=extent.height, width=extent.width)
     )
     found = (truth == 1).astype(np.uint8)
-    found[:64] = 0  # everything is missed in the first row of tiles
+    found[:64] = 0  # the first row of tiles is missed
     create_collection(tmp_path / "pred.zarr")
     about = {"kind": "prediction", "classes": ClassTable.named(["disc"]).to_json()}
     for path, pixels in (("a", found[..., None]), ("a/labels/prediction", found)):

@@ -6,7 +6,7 @@ from wsi_seg.models import ModelCard
 
 @pytest.fixture
 def card_for():
-    """Make a card of a network."""
+    """Return a function that builds the card of a network."""
 
     def make(spec):
         return ModelCard(

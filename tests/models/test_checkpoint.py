@@ -61,7 +61,7 @@ def saved(tmp_path_factory, network, card):
     return path
 
 
-def test_a_network_comes_back_with_its_card(saved, network, card):
+def test_a_network_round_trips_with_its_card(saved, network, card):
     state = torch.random.get_rng_state()
     loaded, found = load_checkpoint(saved)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -100,7 +100,7 @@ def test_pickles_are_refused_by_content_and_never_run(tmp_path, name, zipped):
     assert not (tmp_path / "harm").exists()
 
 
-def test_a_header_as_long_as_a_pickle_mark_is_not_a_pickle(tmp_path):
+def test_a_header_length_like_pickle_magic_bytes_is_accepted(tmp_path):
     path = tmp_path / "model.safetensors"
     header = b'{"__metadata__":{}}'.ljust(0x0280)
     path.write_bytes(struct.pack("<Q", len(header)) + header)
@@ -115,7 +115,7 @@ def test_foreign_safetensors_need_a_card(tmp_path):
         read_card(path)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_a_missing_file_is_reported(tmp_path):
     with pytest.raises(CheckpointError, match=r"no checkpoint .*nothing\.safetensors"):
         load_checkpoint(tmp_path / "nothing.safetensors")
 
@@ -134,7 +134,7 @@ def test_a_missing_file_is_named(tmp_path):
         {"extra": 1},
     ],
 )
-def test_a_card_that_cannot_be_right_is_refused(tmp_path, network, card, change):
+def test_an_invalid_card_is_refused(tmp_path, network, card, change):
     path = tmp_path / "model.safetensors"
     values = json.dumps(card.to_json() | change)
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -143,7 +143,7 @@ def test_a_card_that_cannot_be_right_is_refused(tmp_path, network, card, change)
         load_checkpoint(path)
 
 
-def test_a_card_of_an_earlier_format_is_refused_by_a_sentence(tmp_path, network, card):
+def test_a_card_of_an_earlier_format_is_refused(tmp_path, network, card):
     path = tmp_path / "model.safetensors"
     values = card.to_json() | {"format": 1, "fit": None}
     tensors = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
@@ -153,7 +153,7 @@ def test_a_card_of_an_earlier_format_is_refused_by_a_sentence(tmp_path, network,
 
 
 @given(data=st.data())
-def test_a_damaged_file_is_a_clean_error(saved, tmp_path_factory, data):
+def test_a_damaged_file_is_a_checkpoint_error(saved, tmp_path_factory, data):
     content = saved.read_bytes()
     header = struct.unpack("<Q", content[:8])[0]
     keep = data.draw(st.integers(0, len(content) - 1), label="bytes kept")
@@ -163,7 +163,7 @@ def test_a_damaged_file_is_a_clean_error(saved, tmp_path_factory, data):
         broken[where] ^= data.draw(st.integers(1, 255))
     path = tmp_path_factory.mktemp("broken") / "best.safetensors"
     path.write_bytes(broken)
-    with suppress(CheckpointError):  # any other error, a crash or a hang would be a defect
+    with suppress(CheckpointError):  # any other error, a crash or a hang is a bug
         read_card(path)
 
 
@@ -179,14 +179,14 @@ def test_digest_and_newest(tmp_path, saved):
     assert len(digest_of(saved)) == 64
     assert newest_checkpoint(saved.parent.parent) == saved
     shutil.copyfile(saved, saved.with_name("epoch_0001.safetensors"))
-    os.utime(saved, (1, 1))  # others of the same run may be younger than the best
+    os.utime(saved, (1, 1))  # other checkpoints of the run may be newer than the best
     assert newest_checkpoint(saved.parent.parent) == saved
     assert newest_checkpoint(tmp_path / "none") is None
 
 
-def test_a_card_of_an_earlier_format_says_what_to_do_and_nothing_else():
+def test_the_error_for_an_earlier_format_suggests_a_remedy():
     with pytest.raises(ConfigError) as caught:
         card_from_json('{"format": 1}')
     assert str(caught.value) == (
-        "it has format 1; expected 2; train again, or use the wsi_seg that wrote it"
+        "it has format 1; expected 2; train again, or use the version of wsi_seg that wrote it"
     )

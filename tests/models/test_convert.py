@@ -36,7 +36,7 @@ def card(tmp_path, card_for):
         lambda state: {n: t for n, t in state.items() if "num_batches" not in n},
     ],
 )
-def test_weights_are_taken_over(tmp_path, card, wrap):
+def test_weights_are_converted(tmp_path, card, wrap):
     torch.manual_seed(3)
     network = build_network(SPEC).eval()
     torch.save(wrap(network.state_dict()), tmp_path / "model.pth")
@@ -61,7 +61,7 @@ def test_weights_are_taken_over(tmp_path, card, wrap):
         (lambda state: {"models": [state, dict(state)]}, ("'models.0.'", "'models.1.'")),
     ],
 )
-def test_two_networks_in_a_file_are_named(tmp_path, card, wrap, named):
+def test_two_networks_in_a_file_are_reported(tmp_path, card, wrap, named):
     torch.save(wrap(build_network(SPEC).state_dict()), tmp_path / "two.pth")
     with pytest.raises(CheckpointError, match="more than once") as caught:
         convert_checkpoint(tmp_path / "two.pth", card, tmp_path / "out.safetensors")
@@ -70,13 +70,13 @@ def test_two_networks_in_a_file_are_named(tmp_path, card, wrap, named):
         build_network(SPEC, weights=tmp_path / "two.pth")
 
 
-def test_what_lies_in_a_file_that_does_not_fit_is_named(tmp_path, card):
+def test_the_content_of_a_mismatched_file_is_listed(tmp_path, card):
     torch.save({"generator": {"a.w": torch.ones(1)}, "epoch": 3}, tmp_path / "other.pth")
     with pytest.raises(CheckpointError, match=r"it holds generator\.a \(1 tensors\)"):
         convert_checkpoint(tmp_path / "other.pth", card, tmp_path / "out.safetensors")
 
 
-def test_a_recipe_starts_from_weights_next_to_other_things(tmp_path):
+def test_a_recipe_starts_from_weights_among_other_values(tmp_path):
     torch.manual_seed(3)
     source = build_network(SPEC)
     loss = {"loss_fn.weight": torch.ones(1)}
@@ -91,7 +91,7 @@ def test_a_recipe_starts_from_weights_next_to_other_things(tmp_path):
         assert all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
-def test_a_file_within_itself_is_read_once(tmp_path, card):
+def test_a_recursive_container_is_read_once(tmp_path, card):
     state = build_network(SPEC).state_dict()
     whole: dict[str, object] = {"weights": dict(state)}
     whole["again"] = whole
@@ -116,10 +116,10 @@ def test_a_file_that_could_run_code_is_refused(tmp_path, card, capsys):
     assert not (tmp_path / "out.safetensors").exists()
 
 
-def test_what_does_not_fit_is_explained(tmp_path, card):
+def test_mismatches_are_explained(tmp_path, card):
     other = build_network(NetworkSpec("Unet", SPEC.encoder, 3, 5))
     torch.save(other.state_dict(), tmp_path / "model.pth")
-    with pytest.raises(CheckpointError, match="does not fit the card"):
+    with pytest.raises(CheckpointError, match="does not match the card"):
         convert_checkpoint(tmp_path / "model.pth", card, tmp_path / "out.safetensors")
     torch.save({"epoch": 3}, tmp_path / "none.pth")
     with pytest.raises(CheckpointError, match="holds no named tensors"):
@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_explained(tmp_path, card):
         convert_checkpoint(tmp_path / "no.pth", card, tmp_path / "out.safetensors")
 
 
-def test_a_card_that_is_not_a_card_is_explained(tmp_path, card):
+def test_an_invalid_card_file_is_explained(tmp_path, card):
     with pytest.raises(CheckpointError, match="cannot read card"):
         convert_checkpoint(tmp_path / "model.pth", tmp_path / "no.json", tmp_path / "o.safetensors")
     card.write_text("{}")

@@ -1,4 +1,4 @@
-"""Networks in files of other programs: what is read, what is refused, and that no code runs."""
+"""Exported networks: what is accepted and refused, and that no code is executed."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from tests.network_files import save_onnx, save_pt2, save_script, small
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.card_file import read_card_file
 from wsi_seg.models.exported_file import is_arithmetic
-from wsi_seg.models.file_network import only_map
+from wsi_seg.models.file_network import single_tensor
 from wsi_seg.models.foreign import card_for, measure_file, network_digest, open_network
 
 CARD = make_card("a", "b", architecture=None, encoder=None)
@@ -26,7 +26,7 @@ CARD = make_card("a", "b", architecture=None, encoder=None)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """The same layers in every format, with any batch and size, and with fixed ones."""
+    """Export the same layers in every format, with dynamic and with fixed shapes."""
     found = tmp_path_factory.mktemp("networks")
     save_pt2(found / "any.pt2", small())
     save_pt2(found / "fixed.pt2", small(), shapes=None)
@@ -45,7 +45,7 @@ FILES = ["any.pt2", "any.onnx", "any.pt", "fixed.pt2", "fixed.onnx"]
 
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_any_batch_goes_through_any_file(folder, name, count):
+def test_any_batch_size_works_with_any_file(folder, name, count):
     network = open_network(folder / name, trust=name.endswith(".pt"))
     images = torch.randn(count, 3, 64, 64)
     with torch.no_grad():
@@ -56,11 +56,11 @@ def test_any_batch_goes_through_any_file(folder, name, count):
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_what_a_file_takes_is_measured(folder, name):
+def test_memory_of_a_file_is_measured(folder, name):
     found = measure_file(opened(folder / name), CARD)
     values = sum(t.numel() for t in small().state_dict().values() if t.is_floating_point())
     assert values <= found.parameters
-    assert 6 * 8 <= found.values_per_px <= 6 * 8 * 4  # eight channels, and whatever was fused
+    assert 6 * 8 <= found.values_per_px <= 6 * 8 * 4  # eight channels, and possibly fused layers
 
 
 @pytest.mark.parametrize("name", FILES)
@@ -75,7 +75,7 @@ def test_files_pickle_by_name_and_have_no_parameters_to_convert(folder, name):
 
 @pytest.mark.parametrize("name", ["fixed.pt2", "fixed.onnx"])
 def test_a_fixed_size_must_be_the_tile(folder, name):
-    with pytest.raises(CheckpointError, match="takes images of 64 x 64 pixels and tiles have 128"):
+    with pytest.raises(CheckpointError, match="takes images of 64 x 64 pixels, but tiles have 128"):
         measure_file(opened(folder / name), make_card("a", "b", tile_px=128))
     network = open_network(folder / name)
     with pytest.raises(ConfigError, match="does not take 2 images of 32 x 32"), torch.no_grad():
@@ -83,8 +83,10 @@ def test_a_fixed_size_must_be_the_tile(folder, name):
 
 
 @pytest.mark.parametrize("name", ["any.pt2", "any.onnx", "any.pt"])
-def test_classes_and_channels_have_to_agree(folder, name):
-    with pytest.raises(CheckpointError, match=r"gives \(1, 2, 64, 64\).*expected \(1, 3, 64, 64\)"):
+def test_classes_and_channels_must_agree(folder, name):
+    with pytest.raises(
+        CheckpointError, match=r"returns \(1, 2, 64, 64\).*expected \(1, 3, 64, 64\)"
+    ):
         measure_file(opened(folder / name), make_card("a", "b", "c"))
     four = make_card("a", "b", in_channels=4, mean=(0.5,) * 4, std=(0.5,) * 4)
     with pytest.raises((CheckpointError, ConfigError), match=r"3 channels|does not take"):
@@ -106,7 +108,7 @@ class Only(nn.Module):
         return {"out": x[:, :2] * 2}
 
 
-def test_inputs_and_outputs_that_are_not_one_are_refused(tmp_path):
+def test_several_inputs_or_outputs_are_refused(tmp_path):
     one = torch.randn(1, 3, 64, 64)
     torch.export.save(torch.export.export(Two(), (one, one)), tmp_path / "two.pt2")
     with pytest.raises(CheckpointError, match="takes 2 inputs"):
@@ -123,14 +125,14 @@ def test_inputs_and_outputs_that_are_not_one_are_refused(tmp_path):
         open_network(tmp_path / "flat.pt2")
 
 
-def test_only_a_lone_tensor_is_a_map():
+def test_only_a_single_tensor_is_a_map():
     one = torch.ones(1)
-    assert only_map({"out": [one]}) is one
-    assert only_map({"out": one, "aux": one}) is None
-    assert only_map("text") is None
+    assert single_tensor({"out": [one]}) is one
+    assert single_tensor({"out": one, "aux": one}) is None
+    assert single_tensor("text") is None
 
 
-def test_bytes_are_rounded_for_files_that_take_them(tmp_path):
+def test_images_are_rounded_for_uint8_inputs(tmp_path):
     class Counts(nn.Module):
         def forward(self, x):
             return x[:, :2].float() + 0.25
@@ -141,11 +143,11 @@ def test_bytes_are_rounded_for_files_that_take_them(tmp_path):
     assert found.unique().tolist() == [200.25]
 
 
-# No code of a file runs
+# No code of a file is executed
 
 
 def rewritten(source: Path, target: Path, change, extra: Any = None) -> Path:
-    """Copy of a file of torch.export whose JSON and other parts are changed."""
+    """Copy a torch.export file with modified JSON and other parts."""
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
         for name in old.namelist():
             content = old.read(name)
@@ -176,7 +178,7 @@ def test_a_file_whose_guards_run_code_is_refused(folder, tmp_path):
         open_network(bad)
     assert not (tmp_path / "ran").exists()
     open_network(bad, trust=True)(torch.randn(1, 3, 64, 64))
-    assert (tmp_path / "ran").exists()  # so the refusal is what keeps it from running
+    assert (tmp_path / "ran").exists()  # so only the refusal prevents it
 
 
 def first_node(values):
@@ -213,7 +215,7 @@ def set_object(name, values):
         (set_object, "an object opaque_obj_0"),
     ],
 )
-def test_a_file_of_more_than_arithmetic_is_refused(folder, tmp_path, change, said):
+def test_a_file_with_more_than_arithmetic_is_refused(folder, tmp_path, change, said):
     bad = rewritten(folder / "any.pt2", tmp_path / "bad.pt2", change)
     with pytest.raises(CheckpointError, match=said) as caught:
         open_network(bad)
@@ -221,7 +223,7 @@ def test_a_file_of_more_than_arithmetic_is_refused(folder, tmp_path, change, sai
 
 
 class Halved(nn.Module):
-    """Layers of a U-Net whose sizes torch compares with its own functions of sizes."""
+    """U-Net-like layers, for whose sizes torch generates guards with sym functions."""
 
     def __init__(self):
         super().__init__()
@@ -233,7 +235,7 @@ class Halved(nn.Module):
         return self.conv(torch.cat([wide, images], dim=1))
 
 
-def test_sizes_that_are_halved_need_no_trust(tmp_path):
+def test_halved_sizes_need_no_trust(tmp_path):
     network = Halved().eval()
     with torch.no_grad():
         path, images = save_pt2(tmp_path / "halved.pt2", network), torch.randn(2, 3, 32, 32)
@@ -260,7 +262,7 @@ def test_torchscript_needs_trust(folder):
 
 
 @pytest.mark.parametrize("name", ["a.pt2", "a.onnx", "a.pt"])
-def test_damaged_and_missing_files_are_named(tmp_path, name):
+def test_damaged_and_missing_files_are_reported(tmp_path, name):
     with pytest.raises(CheckpointError, match="there is no file"):
         open_network(tmp_path / name)
     (tmp_path / name).write_bytes(b"PK\x03\x04 and then nothing")
@@ -281,7 +283,7 @@ def test_damaged_and_missing_files_are_named(tmp_path, name):
         "torch.hub.sym_max(a)",
     ],
 )
-def test_what_is_not_arithmetic_is_seen(text):
+def test_non_arithmetic_expressions_are_detected(text):
     assert not is_arithmetic(text)
 
 
@@ -294,7 +296,7 @@ def stated(**changes):
     return values | changes
 
 
-def test_a_card_is_given_or_inside_or_next_to(folder, tmp_path):
+def test_a_card_is_given_or_embedded_or_next_to_the_file(folder, tmp_path):
     path = Path(shutil.copy(folder / "any.onnx", tmp_path / "net.onnx"))
     with pytest.raises(CheckpointError, match=r"no model card; expected net.yaml"):
         card_for(open_network(path), None)
@@ -309,7 +311,7 @@ def test_a_card_is_given_or_inside_or_next_to(folder, tmp_path):
     assert network_digest(path, found) != network_digest(path, CARD)
 
 
-def test_without_mean_and_deviation_values_stay_0_to_255(tmp_path):
+def test_without_mean_and_std_values_stay_0_to_255(tmp_path):
     values = {k: v for k, v in stated(output="probabilities").items() if k not in ("mean", "std")}
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(values))
     found = read_card_file(tmp_path / "a.yaml")
@@ -328,7 +330,7 @@ def test_without_mean_and_deviation_values_stay_0_to_255(tmp_path):
         (stated(colour=1), "colour"),
     ],
 )
-def test_cards_that_are_not_cards_are_explained(tmp_path, values, said):
+def test_invalid_cards_are_explained(tmp_path, values, said):
     (tmp_path / "a.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(CheckpointError, match=said):
         read_card_file(tmp_path / "a.yaml")
@@ -337,7 +339,7 @@ def test_cards_that_are_not_cards_are_explained(tmp_path, values, said):
         read_card_file(tmp_path / "a.yaml")
 
 
-def test_a_file_of_newer_operators_is_refused_with_the_newest_that_are_known(folder, tmp_path):
+def test_a_file_with_a_newer_opset_is_refused(folder, tmp_path):
     made = onnx.load(folder / "any.onnx")
     made.opset_import[0].version = 999
     onnx.save(made, tmp_path / "new.onnx")

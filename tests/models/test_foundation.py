@@ -1,4 +1,4 @@
-"""Encoders for pathology: how they are built, on small models of the same kinds."""
+"""Pathology foundation models, tested on small models of the same architectures."""
 
 import dataclasses
 import json
@@ -13,12 +13,12 @@ from torch import nn
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import NetworkSpec, build_network, load_checkpoint, save_checkpoint
 from wsi_seg.models.foundation import FOUNDATIONS, find_encoder
-from wsi_seg.models.lora import add_low_rank, plain_state
+from wsi_seg.models.lora import add_low_rank, merged_state
 from wsi_seg.models.memory_estimate import estimate_memory
 from wsi_seg.models.pretrained import fill_encoder
-from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
+from wsi_seg.models.training_network import EncoderTraining, TrainingNetwork
 
-# A transformer of the same kind as each of them, with few and thin layers.
+# A transformer of the same architecture as each of them, with few and thin layers.
 SMALL = {"embed_dim": 48, "depth": 4, "num_heads": 3}
 
 
@@ -31,7 +31,7 @@ def small(name, **changes):
 
 
 @pytest.mark.parametrize("name", FOUNDATIONS)
-def test_networks_on_every_kind_give_logits_of_the_image_size(name):
+def test_networks_with_every_encoder_return_logits_of_the_image_size(name):
     torch.manual_seed(0)
     network: Any = build_network(small(name)).eval()
     patch = network.encoder.output_stride
@@ -42,8 +42,8 @@ def test_networks_on_every_kind_give_logits_of_the_image_size(name):
 
 
 @pytest.mark.parametrize("name", FOUNDATIONS)
-def test_their_shapes_are_those_that_are_published(name):
-    """On torch's meta device, where even 1.1 billion weights take no memory."""
+def test_parameter_counts_are_the_published_ones(name):
+    """On torch's meta device, where even 1.1 billion weights need no memory."""
     encoder = FOUNDATIONS[name].encoder
     arguments = encoder.arguments | {
         key: getattr(timm.layers, str(value))
@@ -70,7 +70,7 @@ def test_weights_of_the_hub_fill_an_encoder(tmp_path):
 
 
 def transformers_names(state):
-    """The tensors of a timm transformer as transformers' Dinov2Model names them."""
+    """Rename the tensors of a timm transformer as in transformers' Dinov2Model."""
     found = {"embeddings.mask_token": torch.zeros(1, 48)}
     for name, tensor in state.items():
         name = name.replace("patch_embed.proj.", "embeddings.patch_embeddings.projection.")
@@ -89,7 +89,7 @@ def transformers_names(state):
     return found
 
 
-def test_weights_that_transformers_saved_are_taken(tmp_path):
+def test_weights_saved_by_transformers_are_accepted(tmp_path):
     torch.manual_seed(0)
     spec = small("Phikon-v2")
     source: Any = timm.create_model(spec.encoder.removeprefix("tu-"), **dict(spec.encoder_args))
@@ -99,7 +99,7 @@ def test_weights_that_transformers_saved_are_taken(tmp_path):
     assert all(torch.equal(ours[name], t) for name, t in source.state_dict().items())
 
 
-def test_names_are_found_in_any_case_and_on_the_hub(tmp_path, monkeypatch):
+def test_names_are_case_insensitive_or_on_the_hub(tmp_path, monkeypatch):
     found = find_encoder("h-OPTIMUS-0")
     assert found is not None
     assert found.weights == "hf-hub:bioptimus/H-optimus-0"
@@ -124,7 +124,7 @@ def test_names_are_found_in_any_case_and_on_the_hub(tmp_path, monkeypatch):
         find_encoder("hf-hub:owner/name")
 
 
-def test_a_checkpoint_knows_its_encoder(tmp_path, card_for):
+def test_a_checkpoint_records_its_encoder(tmp_path, card_for):
     torch.manual_seed(0)
     spec = small("UNI2-h")
     card = dataclasses.replace(card_for(spec), encoder_args=dict(spec.encoder_args))
@@ -138,7 +138,7 @@ def test_a_checkpoint_knows_its_encoder(tmp_path, card_for):
     assert 100 < estimate_memory(found.spec).values_per_px < 1e5
 
 
-def test_arguments_are_for_encoders_of_timm():
+def test_encoder_args_are_for_timm_encoders_only():
     with pytest.raises(ConfigError, match="encoder_args for resnet18"):
         build_network(NetworkSpec("Unet", "resnet18", 3, 1, encoder_args=(("img_size", 64),)))
     with pytest.raises(ConfigError, match="DPT for a plain vision transformer"):
@@ -148,7 +148,7 @@ def test_arguments_are_for_encoders_of_timm():
 def learner_of(training, rank=2):
     torch.manual_seed(0)
     return TrainingNetwork(build_network(small("Phikon-v2")), classes=2,
-                           encoder_learning=EncoderLearning(training, rank))  # fmt: skip
+                           encoder_training=EncoderTraining(training, rank))  # fmt: skip
 
 
 def one_step(learner):
@@ -160,10 +160,10 @@ def one_step(learner):
 
 
 @pytest.mark.parametrize("training", ["frozen", "lora", "full"])
-def test_what_of_an_encoder_learns(training):
-    before = {n: t.clone() for n, t in plain_state(learner_of(training).network).items()}
+def test_which_weights_of_an_encoder_are_trained(training):
+    before = {n: t.clone() for n, t in merged_state(learner_of(training).network).items()}
     learner = one_step(learner_of(training))
-    after = plain_state(learner.network)
+    after = merged_state(learner.network)
     assert list(after) == list(before)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     inside = {name for name in changed if name.startswith("encoder.")}
@@ -176,7 +176,7 @@ def test_what_of_an_encoder_learns(training):
     assert encoder.training is (training == "full")
 
 
-def test_products_have_their_rank_and_become_part_of_the_weights(tmp_path, card_for):
+def test_adapters_have_their_rank_and_are_merged_into_the_weights(tmp_path, card_for):
     spec = small("Phikon-v2")
     card = dataclasses.replace(card_for(spec), encoder_args=dict(spec.encoder_args))
     before = (
@@ -197,8 +197,8 @@ def test_products_have_their_rank_and_become_part_of_the_weights(tmp_path, card_
         )
 
 
-def test_an_encoder_without_linear_layers_is_not_adapted():
+def test_lora_needs_linear_layers():
     assert add_low_rank(nn.Conv2d(3, 3, 1), 2) == 0
     network = build_network(NetworkSpec("Unet", "mobilenet_v2", 3, 1))
     with pytest.raises(ConfigError, match="expected a transformer"):
-        TrainingNetwork(network, classes=1, encoder_learning=EncoderLearning("lora"))
+        TrainingNetwork(network, classes=1, encoder_training=EncoderTraining("lora"))

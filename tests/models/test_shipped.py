@@ -1,4 +1,4 @@
-"""The model that comes with the package."""
+"""The model that is shipped with the package."""
 
 import csv
 import json
@@ -19,12 +19,12 @@ from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store import open_collection, open_predictions
 
 
-def test_it_is_taken_where_nothing_was_trained(tmp_path):
+def test_it_is_the_default_model(tmp_path):
     assert newest_model(tmp_path) == shipped_checkpoint()
     assert shipped_checkpoint().stat().st_size < 16e6
 
 
-def test_its_card_and_recipe_agree_and_name_no_place():
+def test_its_card_and_recipe_agree_without_paths():
     card = read_card(shipped_checkpoint())
     recipe = load_recipe(shipped_checkpoint().with_suffix(".yaml"))
     assert card.classes.names == recipe.class_table.names == ("nucleus",)
@@ -36,7 +36,7 @@ def test_its_card_and_recipe_agree_and_name_no_place():
     assert "/" not in json.dumps(card.to_json()).replace("/ ", "")
 
 
-def test_nuclei_of_images_it_has_not_seen(shared_data, tmp_path):
+def test_nuclei_of_unseen_images(shared_data, tmp_path):
     folder = shared_data / "dsb2018-nuclei"
     with (folder / "index.csv").open() as file:
         rows = [

@@ -13,7 +13,7 @@ from wsi_seg.models.network import ARCHITECTURES, current_encoder
 from wsi_seg.models.training_network import GeneralisedMean, TrainingNetwork
 
 ENCODER = "tu-mobilenetv3_small_050"
-# PAN and DeepLab need an encoder that can be dilated, DPT a transformer, Segformer none.
+# PAN and DeepLab need an encoder that supports dilation, DPT a transformer.
 ENCODERS = {"DPT": "tu-vit_tiny_patch16_224"}
 
 
@@ -32,7 +32,7 @@ def _one_thread():
 
 
 @pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
-def test_every_architecture_learns_as_it_predicts(architecture):
+def test_every_architecture_has_the_same_logits_in_a_training_network(architecture):
     network = build_network(spec(architecture)).eval()
     learner = TrainingNetwork(network, classes=2, head="avg").eval()
     side = {"DPT": 224, "PAN": 128}.get(architecture, 64)
@@ -51,7 +51,7 @@ def test_images_may_have_any_number_of_channels(channels):
 
 
 @pytest.mark.parametrize("architecture", ["Unet", "UnetPlusPlus"])
-def test_attention_adds_layers_and_survives_the_checkpoint(architecture, tmp_path, card_for):
+def test_attention_adds_layers_that_are_saved_in_the_checkpoint(architecture, tmp_path, card_for):
     plain, attentive = (
         build_network(spec(architecture, encoder="mobilenet_v2", decoder_attention=attention))
         for attention in (None, "scse")
@@ -92,19 +92,19 @@ def test_inner_depths_are_found_behind_the_skip():
     assert len(learner.auxiliary) == len(plain.decoder.blocks) - 1
 
 
-def test_a_skip_at_full_resolution_elsewhere_is_refused():
+def test_a_skip_at_full_resolution_is_refused_for_other_architectures():
     with pytest.raises(ConfigError, match="FPN decodes at reduced resolution"):
         build_network(spec("FPN", full_resolution_skip=4))
 
 
-# The last depth of the lean decoder has fewer channels than its attention would divide.
+# The last block of the lean decoder has fewer channels than the reduction of the attention.
 @pytest.mark.parametrize("architecture", ["FPN", "UnetLean"])
-def test_attention_elsewhere_is_refused(architecture):
+def test_attention_is_refused_for_other_architectures(architecture):
     with pytest.raises(ConfigError, match=f"{architecture} takes no decoder_attention"):
         build_network(spec(architecture, decoder_attention="scse"))
 
 
-def test_joined_skips_reach_every_depth():
+def test_concatenated_skips_reach_every_depth():
     joined: Any = build_network(spec("LinknetConcat"))
     mixes = [block.mix for block in joined.decoder.blocks]
     added = build_network(spec("Linknet"))
@@ -127,7 +127,7 @@ def test_a_generalised_mean_is_between_mean_and_maximum():
 
 
 @pytest.mark.parametrize("pooling", ["avg", "max", "gem"])
-def test_a_head_reads_the_pooled_deepest_features_and_learns(pooling):
+def test_a_head_uses_the_pooled_deepest_features_and_is_trained(pooling):
     learner: Any = TrainingNetwork(build_network(spec()), classes=2, head=pooling, dropout=0.2)
     x = torch.randn(3, 3, 96, 64)
     learner.eval()
@@ -159,12 +159,12 @@ def test_inner_depths_have_outputs_that_are_not_saved(architecture):
     assert not any(block._forward_hooks for block in network.decoder.blocks)
 
 
-def test_depths_that_do_not_exist_are_refused():
+def test_deep_supervision_without_inner_depths_is_refused():
     with pytest.raises(ConfigError, match="PSPNet has no inner depths"):
         TrainingNetwork(build_network(spec("PSPNet")), classes=2, auxiliary=True)
 
 
-def test_dropout_leaves_channels_out_in_training_alone():
+def test_dropout_drops_channels_only_in_training():
     learner = TrainingNetwork(build_network(spec()), classes=2, dropout=0.5)
     x = torch.randn(2, 3, 32, 32)
     learner.eval()
@@ -201,19 +201,19 @@ def test_a_frozen_encoder_keeps_its_statistics():
         ("timm-skresnet18", "tu-skresnet18"),
     ],
 )
-def test_old_names_are_taken_with_a_warning(old, now, caplog):
+def test_old_names_are_accepted_with_a_warning(old, now, caplog):
     with caplog.at_level(logging.WARNING):
         assert current_encoder(old) == now
     assert now in caplog.text
 
 
 @pytest.mark.parametrize("name", ["resnet34", "tu-resnet10t", "tu-resnet50.a1_in1k", "nonsense"])
-def test_names_of_today_stay(name, caplog):
+def test_current_names_are_unchanged(name, caplog):
     assert current_encoder(name) == name
     assert not caplog.text
 
 
-def test_every_old_smp_name_has_a_name_today():
+def test_every_old_smp_name_has_a_current_name():
     for name in smp.encoders.get_encoder_names():
         now = current_encoder(name).removeprefix("tu-")
         assert not name.startswith("timm-") or smp.encoders.timm_universal.timm.is_model(now)

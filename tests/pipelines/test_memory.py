@@ -1,4 +1,4 @@
-"""A step of every full recipe, in every phase, takes less than 24 GB, computed and on a GPU."""
+"""A step of every full recipe, in every phase, needs less than 24 GB, computed and on a GPU."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from wsi_seg.reading.view import View
 
 FOLDER = Path(__file__).parents[2] / "pipelines"
 
-# Weights, gradients, two states of the optimiser and an average, in float32.
+# Weights, gradients, two optimiser states and an average, in float32.
 _COPIES = 5 * 4
 
 NETWORKS = [
@@ -40,9 +40,9 @@ NETWORKS = [
 
 
 def bytes_of_a_step(stage):
-    """Weights and their copies, and what autograd keeps of one batch in float32.
+    """Bytes of the weights and their copies, and of what autograd saves for one batch in float32.
 
-    The network is on torch's meta device, which computes shapes alone.
+    The network is on torch's meta device, which computes only shapes.
     """
     model = stage.model
     spec = NetworkSpec(
@@ -58,7 +58,7 @@ def bytes_of_a_step(stage):
     def keep(tensor):
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage  # and so its place is not given to another
+            kept[storage._cdata] = storage  # keeps the address from being reused
         return tensor
 
     side = stage.patch_px
@@ -74,12 +74,12 @@ def bytes_of_a_step(stage):
 )
 def test_a_step_of_a_full_recipe_fits_into_24_gb(task, settings):
     for stage in load_recipe(FOLDER / task / "recipe.yaml", settings).stages:
-        # A fifth is left for the workspace of layers, and for what loads patches.
+        # A fifth is reserved for the workspace of layers, and for loading patches.
         assert bytes_of_a_step(stage) < 0.8 * 24e9, stage.patch_px
 
 
 def memory_of_two_steps(stage, device):
-    """Train two steps of the optimiser on noise, predict a batch; give the most bytes held."""
+    """Train two optimiser steps on noise, predict a batch, and return the peak bytes."""
     learner, card = build_learner(stage, Split((), ()), start=None)
     task = SegmentationTask(learner, card, stage, steps_per_epoch=2)
     train, side = stage.train, stage.patch_px

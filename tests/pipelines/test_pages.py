@@ -1,4 +1,4 @@
-"""The pages of the pipelines can be run, and their scores compared with those committed."""
+"""The READMEs of the pipelines can be run, and scores compared with scores.json."""
 
 import json
 import re
@@ -32,7 +32,7 @@ test -d "$DATA"
 """
 
 
-def test_every_pipeline_has_scores_that_its_page_states():
+def test_every_pipeline_has_scores_that_are_in_its_readme():
     assert {path.parent.name for path in FOLDER.glob("*/recipe.yaml")} == set(expected_scores())
     for task, scores in expected_scores().items():
         page = (FOLDER / task / "README.md").read_text(encoding="utf-8")
@@ -75,7 +75,7 @@ def test_in_a_short_run_only_failures_count(tmp_path, dice, status):
 
 
 def run(tmp_path, dice, *options):
-    """Run the script on a page whose commands find this Dice, or fail; 0.5 is expected."""
+    """Run the script on a README whose commands reach this Dice, or fail; 0.5 is expected."""
     folder = tmp_path / "pipelines"
     (folder / "task").mkdir(parents=True)
     shutil.copyfile(FOLDER / "run.py", folder / "run.py")
@@ -102,7 +102,7 @@ def run(tmp_path, dice, *options):
 
 
 @pytest.mark.parametrize(("dice", "status"), [("0.5", 0), ("0.58", 0), ("0.61", 1), ("0.39", 1)])
-def test_a_score_further_away_than_its_tolerance_differs(tmp_path, dice, status):
+def test_a_score_outside_its_tolerance_differs(tmp_path, dice, status):
     done = run(tmp_path, dice)
     assert done.returncode == status, done.stderr
     assert ("DIFFERS" in done.stdout) == bool(status)

@@ -1,4 +1,4 @@
-"""Recipes of the pipelines: valid, buildable, and trainable for a step on a made-up slide."""
+"""Recipes of the pipelines are valid, buildable and trainable for a step."""
 
 import json
 from pathlib import Path
@@ -59,7 +59,7 @@ def test_recipes_are_valid_in_every_phase(path):
 
 @pytest.fixture(scope="module")
 def slides(tmp_path_factory):
-    """Slices of two volumes with an object each, and regions; any recipe can learn from them."""
+    """Write slices of two volumes with objects and regions, on which any recipe can train."""
     collection = tmp_path_factory.mktemp("pipelines") / "store.zarr"
     create_collection(collection)
     rng = np.random.default_rng(0)
@@ -67,17 +67,17 @@ def slides(tmp_path_factory):
     for name in names:
         pixels = rng.integers(0, 256, (150, 170, 3), dtype=np.uint8)
         extents = dyadic_extents(Extent.of(pixels.shape), 2)
-        # The distance of slices, which the recipe of lungs asks for.
+        # The slice spacing that the lung recipe needs.
         write_image(collection / name, pixels, StoreInfo(slice_mm=1.0).to_json(), extents=extents)
     return collection
 
 
 def one_step(recipe, slides):
-    """The same recipe, cut down to a step of two small patches with random weights."""
+    """Reduce a recipe to one step of two small patches with random weights."""
     collection = open_collection(slides)
     classes = recipe.class_table
     for store in collection:
-        # A slide without objects, where negatives are drawn from.
+        # A slide without objects, for drawing negatives.
         outlines = () if store.name == "a_z0001" else (box(40, 30, 90, 80),)
         items = tuple(Annotation(o, name, "test") for o in outlines for name in classes.names)
         write_labels(store, Annotations(items, ()), classes, "annotations")
@@ -102,7 +102,7 @@ def one_step(recipe, slides):
 
 
 @pytest.mark.parametrize("path", SMALL, ids=name_of)
-def test_small_recipes_learn_predict_and_are_scored_for_a_step(path, slides, tmp_path):
+def test_small_recipes_train_predict_and_are_scored_for_a_step(path, slides, tmp_path):
     torch.manual_seed(0)
     recipe = one_step(load_recipe(path).stages[0], slides)
     train(recipe, tmp_path / "run", progress=Silent())
@@ -122,7 +122,7 @@ def test_small_recipes_learn_predict_and_are_scored_for_a_step(path, slides, tmp
 
 @pytest.mark.pipelines
 @pytest.mark.parametrize("path", [p for p in RECIPES if p not in SMALL], ids=name_of)
-def test_full_recipes_learn_and_predict_for_a_step_in_every_phase(path, slides, tmp_path):
+def test_full_recipes_train_and_predict_for_a_step_in_every_phase(path, slides, tmp_path):
     for number, stage in enumerate(load_recipe(path).stages):
         out = tmp_path / f"run{number}"
         train(one_step(stage, slides), out, progress=Silent())

@@ -1,4 +1,4 @@
-"""The full recipes have the numbers that their teams published; deviations are named here."""
+"""The full recipes have the published settings of their teams; deviations are noted here."""
 
 import json
 import re
@@ -33,7 +33,7 @@ def full(task, *settings):
 
 
 def step_of(train):
-    """Patches of one step."""
+    """Return the number of patches per step."""
     return train.batch_size * train.accumulate * train.devices
 
 
@@ -42,7 +42,7 @@ def weights(recipe):
 
 
 def commands_of(task):
-    """Settings of each ``--set`` line at the top of a recipe; what is in brackets is for people."""
+    """Return the settings of each ``--set`` line at the top of a recipe, without comments."""
     text = (FOLDER / task / "recipe.yaml").read_text()
     head = "\n".join(line[1:] for line in text.splitlines() if line.startswith("#"))
     for command in re.sub(r"\\\n", " ", head).splitlines():
@@ -52,15 +52,15 @@ def commands_of(task):
 
 
 @pytest.mark.parametrize("task", ["siim_pneumothorax", "stas_lung", "hubmap_kidney", "lung_nodule"])
-def test_every_setting_at_the_top_of_a_recipe_is_read(task):
+def test_every_setting_at_the_top_of_a_recipe_is_valid(task):
     found = list(commands_of(task))
     assert found
     for settings in found:
         assert full(task, *settings) != full(task)
 
 
-def test_siim_slides_its_rates_and_lowers_its_learning_rates():
-    """First place of SIIM-ACR 2019; its text, and its configs where that is silent."""
+def test_siim_changes_positive_rates_and_lowers_learning_rates():
+    """SIIM-ACR 2019 winner: its description, and otherwise its configs."""
     recipe = full("siim_pneumothorax")
     stages = recipe.stages
     assert [p.name for p in recipe.phases] == ["pre", "part0", "part1", "part2", "part3"]
@@ -126,7 +126,7 @@ def test_siim_blends_its_four_networks_as_published(name, shares, rule, tmp_path
     task = tmp_path / "pipelines" / "siim_pneumothorax"
     task.mkdir(parents=True)
     (task / "blend.yaml").write_text(text)
-    for run in runs:  # five folds of three networks
+    for run in runs:  # three networks of each of five folds
         rows = [{"checkpoint": f"fold_{f}/top_{n}.safetensors"} for f in range(5) for n in range(3)]
         (tmp_path / f"run-siim-{run}").mkdir()
         (tmp_path / f"run-siim-{run}" / "ensemble.yaml").write_text(json.dumps({"members": rows}))
@@ -166,7 +166,7 @@ def test_siim_augments_by_its_list():
 
 
 def test_stas_is_the_published_network():
-    """AI CUP 2022, 4th on the public board; val loss is 1 - soft Dice at the image's own size."""
+    """AI CUP 2022, 4th on the public leaderboard; val loss is 1 - soft Dice at full size."""
     recipe = full("stas_lung")
     assert (recipe.resize, recipe.patch_px) == ("stretch", 800)
     assert recipe.intensity.scale == "minmax"
@@ -193,11 +193,11 @@ def test_stas_is_the_published_network():
         "tu-tf_efficientnetv2_m.in21k_ft_in1k",
         "tu-eca_nfnet_l2.ra3_in1k",
     ]
-    assert batches == [16, 16, 24, 16]  # the last is the first on four GPUs
+    assert batches == [16, 16, 24, 16]  # the last is the first for four GPUs
 
 
 def test_hubmap_samples_regions_and_objects_as_published():
-    """Fifth place of HuBMAP: cortex .7, medulla .2, background .1 of what is not by objects."""
+    """Fifth place of HuBMAP: cortex .7, medulla .2, background .1 of the draws without objects."""
     recipe = full("hubmap_kidney")
     mix = recipe.sampling.mix
     assert mix.objects == 0.5 * mix.total

@@ -1,4 +1,4 @@
-"""The page of techniques names tests that exist, or says why not."""
+"""techniques.md names tests that exist, or gives a reason."""
 
 import re
 from pathlib import Path
@@ -10,13 +10,13 @@ PAGE = (TESTS.parent / "pipelines/techniques.md").read_text(encoding="utf-8")
 ROWS = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if re.match(r"\| H?\d", line)]
 
 
-def test_every_capability_and_every_check_has_its_row():
+def test_every_capability_and_every_check_has_a_row():
     numbers = [row[0] for row in ROWS]
     assert numbers == [*map(str, range(1, 90)), *(f"H{n}" for n in range(1, 33))]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0])
-def test_each_row_names_its_test_or_its_reason(row):
+def test_each_row_names_a_test_or_a_reason(row):
     _, _, mark, last = row
     named = re.findall(r"[\w/]+\.py(?:::\w+)?", last)
     assert mark in {"T", "X"}

@@ -1,4 +1,4 @@
-"""The page of techniques names keys, options and objects that exist."""
+"""tips/README.md names keys, options and objects that exist."""
 
 import importlib
 import re
@@ -15,17 +15,19 @@ from wsi_seg.config.augment import StepConfig
 
 PAGE = (Path(__file__).parents[2] / "pipelines/tips/README.md").read_text()
 ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and "technique |" not in line]
-NAMED = re.findall(r"`(recipe|cli|python): ([^`]+)`", PAGE)[3:]  # the first explain themselves
+NAMED = re.findall(r"`(recipe|cli|python): ([^`]+)`", PAGE)[
+    3:
+]  # the first are the placeholders of the introduction
 
 
 def sections(annotation):
-    """Sections that a type may be."""
+    """Return the recipe sections in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [found for inner in get_args(annotation) for found in sections(inner)]
 
 
-def test_each_row_names_something_or_says_why_not():
+def test_each_row_names_something_or_gives_a_reason():
     assert len(ROWS) > 60
     for row in ROWS:
         served = row.split(" | ")[1]
@@ -66,8 +68,8 @@ TESTS = "\n".join(
 
 
 @pytest.mark.parametrize(("kind", "what"), sorted(set(NAMED)))
-def test_what_serves_a_technique_is_used_by_a_test(kind, what):
-    """Its last word is in a test of what it does: a key, an option, a verb or an object."""
+def test_keys_and_options_of_techniques_are_used_in_tests(kind, what):
+    """Its last word, a key, option, command or object, occurs in a test."""
     last = re.split(r"[. ]", what)[-1]
     word = last.removeprefix("--")
     words = {word, word.replace("-", "_"), last}

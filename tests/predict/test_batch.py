@@ -1,4 +1,4 @@
-"""How many tiles go through a network at a time, and whether compiling it pays."""
+"""Choosing the batch size, and whether compiling pays off."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from wsi_seg.predict.device import Device
 
 
 class Card:
-    """A GPU's predictor with rates by batch; the first pass of each shape loads kernels."""
+    """Fake GPU predictor with a rate per batch size; the first pass of each loads kernels."""
 
     device = torch.device("cuda", 0)
 
@@ -25,14 +25,14 @@ class Card:
         return batch / self.rates[batch] + loading
 
 
-def test_larger_tiles_mean_fewer_of_them():
+def test_larger_tiles_have_smaller_batches():
     cuda = Device("cuda:1", "bf16", 2**30)
     assert batch_for(cuda, 512) == 64
     assert batch_for(cuda, 1024) == 16
     assert batch_for(cuda, 10_000) == batch_for(Device("cpu", "fp32", None), 4096) == 1
 
 
-def test_the_fastest_batch_is_measured_without_the_pass_that_loads_kernels():
+def test_the_first_pass_is_not_timed():
     card = Card({64: 1500.0, 32: 1580.0, 16: 1600.0})
     batch, rates = best_batch(card, 512, 64, tiles=10**6)
     assert batch == 16
@@ -41,7 +41,7 @@ def test_the_fastest_batch_is_measured_without_the_pass_that_loads_kernels():
     assert {tile_px for _, tile_px in card.passes} == {512}
 
 
-def test_a_second_batch_is_measured_where_it_can_save_more_than_it_costs():
+def test_a_second_batch_size_is_measured_if_it_can_pay_off():
     rates = {64: 1500.0, 16: 1600.0}
     short, long = Card(rates), Card(rates)
     assert best_batch(short, 512, 64, tiles=10_000) == (64, pytest.approx({64: 1500}))
@@ -49,13 +49,13 @@ def test_a_second_batch_is_measured_where_it_can_save_more_than_it_costs():
     assert best_batch(long, 512, 64, tiles=10**6)[0] == 16
 
 
-def test_a_batch_of_the_users_is_measured_alone():
+def test_a_given_batch_size_is_the_only_one_measured():
     card = Card({7: 100.0})
     assert best_batch(card, 256, 7, tiles=0) == (7, pytest.approx({7: 100}))
 
 
 @pytest.mark.parametrize("largest", [1, 2, 3])
-def test_small_batches_have_few_parts(largest):
+def test_a_small_largest_batch_is_used(largest):
     card = Card({1: 10.0, 2: 11.0, 3: 12.0})
     batch, rates = best_batch(card, 64, largest, tiles=10**6)
     assert batch == largest
@@ -69,16 +69,16 @@ def test_a_cpu_is_not_measured():
 
 
 @given(st.dictionaries(st.integers(1, 256), st.floats(0.1, 1e5), min_size=1))
-def test_the_largest_of_those_that_are_about_as_fast_is_taken(rates):
+def test_the_largest_of_similarly_fast_batches_is_taken(rates):
     found, best = fastest(rates), max(rates.values())
     assert rates[found] >= 0.99 * best
     assert all(rate < 0.99 * best for size, rate in rates.items() if size > found)
 
 
 @given(st.integers(1, 10**7), st.floats(1, 1e4))
-def test_compiling_pays_where_there_is_much_to_do(tiles, rate):
+def test_compiling_pays_off_for_many_tiles(tiles, rate):
     found = should_compile(tiles, rate)
-    assert found <= should_compile(2 * tiles, rate)  # more work never speaks against it
+    assert found <= should_compile(2 * tiles, rate)  # more tiles never make compiling worse
     assert found >= should_compile(tiles, 2 * rate)
     assert not should_compile(2209, 1500)  # a slide of 12,288 px on an H200
     assert should_compile(10**6, 1500)

@@ -1,4 +1,4 @@
-"""How predictions of several networks become one: on pixels, without networks."""
+"""Combining the predictions of several networks, on pixels, without networks."""
 
 import itertools
 
@@ -19,7 +19,7 @@ def predictions(members, seed=0):
 
 
 @given(st.sampled_from(MODES[:3]), st.lists(st.floats(0.01, 100), min_size=1, max_size=6))
-def test_equal_predictions_come_back_as_they_are(mode, weights):
+def test_equal_predictions_are_unchanged(mode, weights):
     every = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
     np.testing.assert_array_equal(combine([every] * len(weights), weights, mode), every)
 
@@ -35,7 +35,7 @@ def test_the_order_of_members_does_not_matter(mode, members, seed, random):
 
 
 def shares(members, seed=0, classes=3):
-    """Predictions of exclusive classes."""
+    """Return predictions of exclusive classes."""
     rng = np.random.default_rng(seed)
     found = rng.dirichlet(np.full(classes + 1, 0.5), (members, 7, 9))
     return list(np.floor(255 * found[..., 1:] + 0.5).astype(np.uint8))
@@ -75,7 +75,7 @@ def test_a_mean_of_fifteen_is_the_mean_of_their_stack():
     np.testing.assert_array_equal(combine(found, [1.0] * 15, "mean"), expected)
 
 
-def test_weights_are_shares():
+def test_only_ratios_of_weights_matter():
     found = predictions(4)
     expected = sum(w * p.astype(float) for w, p in zip((0.4, 0.2, 0.2, 0.2), found, strict=True))
     for scale in (1, 10):
@@ -100,7 +100,7 @@ def test_the_majority_of_three_is_its_truth_table():
         assert (combine(px, [1, 1, 1], "vote")[0, 0, 0] > 127) == (sum(votes) >= 2)
 
 
-def test_a_majority_of_independent_members_is_as_often_right_as_it_must_be():
+def test_a_majority_of_independent_members_has_the_expected_accuracy():
     rng = np.random.default_rng(0)
     size = (400, 500, 1)
     right = [np.where(rng.random(size) < p, 255, 0).astype(np.uint8) for p in (0.7, 0.7, 0.8)]
@@ -110,7 +110,7 @@ def test_a_majority_of_independent_members_is_as_often_right_as_it_must_be():
 
 
 @given(st.integers(1, 6), st.floats(0.1, 9))
-def test_half_of_the_votes_is_a_no_and_more_is_a_yes(pairs, weight):
+def test_a_class_needs_more_than_half_of_the_votes(pairs, weight):
     no, yes = np.zeros((1, 1, 1), np.uint8), np.full((1, 1, 1), 255, np.uint8)
     assert combine([no, yes] * pairs, [weight] * 2 * pairs, "vote")[0, 0, 0] == 127
     more = combine([no, yes] * pairs + [yes], [weight] * (2 * pairs + 1), "vote")

@@ -1,4 +1,4 @@
-"""Which device and arithmetic are chosen, and what is refused."""
+"""Choosing device and precision, and what is refused."""
 
 import pickle
 import time
@@ -34,7 +34,7 @@ def test_a_card_without_native_bf16_computes_in_fp16(monkeypatch, native, expect
 
 def test_a_cpu_never_computes_in_fp16():
     assert pick_precision("auto", CPU) in ("fp32", "bf16")
-    with pytest.raises(ConfigError, match="fp16 on a CPU, where it is slower than fp32; choose"):
+    with pytest.raises(ConfigError, match="fp16 on a CPU, where it is slower than fp32; use"):
         pick_precision("fp16", CPU)
 
 
@@ -59,7 +59,7 @@ def test_a_device_is_plain_data():
     assert pickle.loads(pickle.dumps(device)) == device
 
 
-def test_a_timer_adds_up_what_it_times(monkeypatch):
+def test_a_timer_sums_its_intervals(monkeypatch):
     clock = iter([1.0, 3.0, 10.0, 10.5])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     timer = DeviceTimer(CPU)
@@ -70,7 +70,7 @@ def test_a_timer_adds_up_what_it_times(monkeypatch):
 
 
 class FakeEvent:
-    """What CUDA's events do, on a clock that the test turns."""
+    """Fake CUDA event with a clock that the test sets."""
 
     now = 0.0
 
@@ -84,12 +84,12 @@ class FakeEvent:
         return 1000 * (end.at - self.at)
 
 
-def test_on_cuda_nothing_waits(monkeypatch):
+def test_timing_on_cuda_does_not_synchronise(monkeypatch):
     monkeypatch.setattr(device_module, "_event", FakeEvent)
     timer = DeviceTimer(CUDA)
     for _ in range(1000):
         with timer:
             FakeEvent.now += 0.25
-    assert timer.seconds == 0.25 * 996  # those of the last second are under way
+    assert timer.seconds == 0.25 * 996  # the last second is still running
     FakeEvent.now += 1
     assert timer.seconds == 250

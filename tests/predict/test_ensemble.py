@@ -1,4 +1,4 @@
-"""Several networks as one: which are in memory, and what is known of those that were let go."""
+"""Ensembles: which members are in memory, and the drift of evicted ones."""
 
 import pickle
 
@@ -31,7 +31,7 @@ def files(tmp_path_factory):
 
 
 class Toy:
-    """Gives its member's weight everywhere, and notes when it is made."""
+    """Predicts its member's weight everywhere, and records when it is built."""
 
     channels = 1
     device = torch.device("cpu")
@@ -53,7 +53,7 @@ def toys(resident):
 
 
 @pytest.mark.parametrize("resident", [0, 1, 2, 3])
-def test_any_predictor_can_be_put_in_and_each_member_is_itself(resident):
+def test_each_member_uses_its_own_predictor(resident):
     predictors, members = toys(resident)
     assert len(predictors) == 3
     tiles = torch.zeros(2, 5, 5, 3, dtype=torch.uint8)
@@ -65,16 +65,16 @@ def test_any_predictor_can_be_put_in_and_each_member_is_itself(resident):
     assert members[0].warm_up(1, 64) == 0
 
 
-def test_those_used_last_stay_in_memory():
+def test_the_most_recently_used_stay_in_memory():
     _, members = toys(resident=2)
-    assert Toy.made == [0, 1, 2]  # each once, so that a damaged one is found before any work
+    assert Toy.made == [0, 1, 2]  # each once, so that a damaged file fails early
     tiles = torch.zeros(1, 5, 5, 3, dtype=torch.uint8)
     for number in (1, 2, 1, 0, 1, 2):
         members[number].predict(tiles)
     assert Toy.made == [0, 1, 2, 0, 2]
 
 
-def test_the_drift_of_a_member_outlives_its_time_in_memory(files):
+def test_the_drift_of_an_evicted_member_is_kept(files):
     def build(member):
         return load_predictor(member, device="cpu", precision="bf16")
 
@@ -91,13 +91,13 @@ def test_the_drift_of_a_member_outlives_its_time_in_memory(files):
     assert first.drift == drift
 
 
-def test_a_loaded_predictor_is_what_its_card_says(files):
+def test_a_loaded_predictor_matches_its_card(files):
     (member,) = read_model(files[:1]).members
     predictor = load_predictor(member, device="cpu", precision="fp32", tta="hflip")
     assert predictor.channels == 2
     assert predictor.precision == "fp32"
     found = predictor.predict(torch.zeros(1, 64, 64, 3, dtype=torch.uint8))
-    assert torch.equal(found, found.flip(3))  # a black tile is its own mirror image
+    assert torch.equal(found, found.flip(3))  # a black tile is symmetric
     with pytest.raises(CheckpointError, match="neither a file nor a network"):
         load_predictor(Member(member.card))
 
@@ -129,7 +129,7 @@ def test_members_that_cannot_be_combined_are_refused(files, tmp_path, changes, w
         read_model([files[0], other])
 
 
-def test_an_ensembles_file_names_members_weights_and_mode(files, tmp_path):
+def test_an_ensemble_file_has_members_weights_and_mode(files, tmp_path):
     assert newest_model(tmp_path) == shipped_checkpoint()
     rows = [
         {"checkpoint": str(path), "weight": weight}
@@ -171,18 +171,18 @@ def test_a_member_that_is_an_ensemble_shares_its_weight_among_its_networks(files
         write("inner/ensemble.yaml", wrong, (files[0], 3.0), (files[1], 1.0))
         with pytest.raises(ConfigError, match=f"has mode {wrong}; expected mean or weighted"):
             read_model([outer])
-    write("inner/ensemble.yaml", "mean", ("../outer.yaml", 1.0))  # in a circle
+    write("inner/ensemble.yaml", "mean", ("../outer.yaml", 1.0))  # circular
     with pytest.raises(CheckpointError, match=r"outer\.yaml"):
         read_model([outer])
 
 
-def test_the_order_of_files_is_not_the_order_of_members(files):
+def test_members_do_not_depend_on_the_order_of_files(files):
     assert read_model(files) == read_model(files[::-1])
     assert read_model(files).identity() == read_model(files[::-1]).identity()
     assert read_model(files[:1]).identity() == read_model(files[:1]).members[0].digest
 
 
-def test_a_model_knows_the_slides_that_any_member_learned_from(tmp_path):
+def test_a_model_lists_the_training_slides_of_all_members(tmp_path):
     paths = [
         save(
             tmp_path / f"{n}.safetensors", n,

@@ -1,4 +1,4 @@
-"""Fewer layers, the same network."""
+"""Folding batch norms does not change a network's output."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from wsi_seg.models import NetworkSpec, build_network
-from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.fuse import fuse_batch_norms
 
 
 def norms(network):
@@ -15,7 +15,7 @@ def norms(network):
 
 
 def lived_in(network):
-    """Statistics as after training: fresh ones would hide a mistake."""
+    """Set statistics as after training, because initial ones would hide mistakes."""
     torch.manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -30,7 +30,7 @@ def lived_in(network):
 def test_normalisation_is_folded_and_nothing_else_changes(encoder):
     network = lived_in(build_network(NetworkSpec("Unet", encoder, 3, 2)))
     before = copy.deepcopy(network.state_dict())
-    fast = fused(network, 3)
+    fast = fuse_batch_norms(network, 3)
     assert norms(fast) < norms(network) / 4
     images = torch.randn(2, 3, 64, 96)
     with torch.inference_mode():
@@ -41,7 +41,7 @@ def test_normalisation_is_folded_and_nothing_else_changes(encoder):
 
 
 class Twice(nn.Module):
-    """One convolution whose output goes two ways: folding would change the second."""
+    """One convolution whose output is used twice: folding would change the second use."""
 
     def __init__(self):
         super().__init__()
@@ -53,7 +53,7 @@ class Twice(nn.Module):
 
 
 class Shared(nn.Module):
-    """One normalisation behind two convolutions."""
+    """One batch norm after two convolutions."""
 
     def __init__(self):
         super().__init__()
@@ -64,8 +64,8 @@ class Shared(nn.Module):
 
 
 @pytest.mark.parametrize("network", [Twice(), Shared(), nn.Conv2d(3, 1, 1)])
-def test_a_network_that_would_change_is_left_alone(network):
-    kept = fused(lived_in(network), 3)
+def test_a_network_whose_output_would_change_is_not_fused(network):
+    kept = fuse_batch_norms(lived_in(network), 3)
     assert norms(kept) == norms(network)
     assert kept is not network
 
@@ -75,6 +75,6 @@ def test_threads_are_as_many_as_before():
     seen = []
     network = lived_in(build_network(NetworkSpec("Unet", "resnet18", 3, 1)))
     network.encoder.conv1.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
-    fused(network, 3)
+    fuse_batch_norms(network, 3)
     assert set(seen) == {1}
     assert torch.get_num_threads() == threads

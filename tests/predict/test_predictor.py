@@ -1,4 +1,4 @@
-"""The forward pass against one that is written out, and what speed costs."""
+"""The forward pass compared with a reference, and the precision drift."""
 
 import gc
 import time
@@ -20,7 +20,7 @@ from wsi_seg.models import (
     size_multiple,
 )
 from wsi_seg.models.checkpoint import shipped_checkpoint
-from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.fuse import fuse_batch_norms
 from wsi_seg.predict.predictor import PROBABILITY_STEPS, PrecisionDrift, Predictor, quantise
 
 
@@ -43,7 +43,7 @@ def tiles(count, side=64, channels=3):
 
 @torch.inference_mode()
 def written_out(network, card, images, multiple):
-    """What a predictor must give, in float32 and step by step."""
+    """Compute the expected result of a predictor, in float32 and step by step."""
     mean, std = (torch.tensor(values).reshape(1, -1, 1, 1) for values in (card.mean, card.std))
     x = images.permute(0, 3, 1, 2).float() * (1 / (255 * std)) + -mean / std
     side = x.shape[2]
@@ -54,17 +54,17 @@ def written_out(network, card, images, multiple):
 
 
 @pytest.mark.parametrize("side", [64, 75])
-def test_float32_on_a_cpu_is_the_written_out_pass_bit_for_bit(network, side):
+def test_float32_on_a_cpu_equals_the_reference_bit_for_bit(network, side):
     card = card_of()
     found = Predictor(network, card, device="cpu", precision="fp32").predict(tiles(2, side))
-    fast = fused(network, 3).to(memory_format=torch.channels_last)
+    fast = fuse_batch_norms(network, 3).to(memory_format=torch.channels_last)
     expected = written_out(fast, card, tiles(2, side), size_multiple(network))
     assert found.dtype == torch.int32
     assert torch.equal(found, expected)
 
 
 class Pointwise(nn.Module):
-    """Two classes of five channels, each pixel for itself, halved three times by its own word."""
+    """Pointwise network from five channels to two classes, with a declared stride of 8."""
 
     requires_divisible_input_shape = True
 
@@ -90,7 +90,7 @@ def test_any_channels_classes_and_sides(side, tta):
     assert found.shape == (3, predictor.channels, side, side)
     assert found.is_contiguous()
     expected = written_out(network, card, tiles(3, side, 5), multiple=8)
-    assert (found - expected).abs().max() <= 1  # float sums of five channels in another order
+    assert (found - expected).abs().max() <= 1  # five channels are summed in another order
 
 
 def test_exclusive_classes_are_the_softmax_without_the_background():
@@ -116,19 +116,19 @@ def test_exclusive_classes_are_the_softmax_without_the_background():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.5, 1.0, 1e-9])
-def test_probabilities_become_steps(probability):
+def test_probabilities_are_quantised(probability):
     found = quantise(torch.full((2, 1, 3, 3), probability))
     assert found.dtype == torch.int32
     assert found.unique().tolist() == [round(probability * PROBABILITY_STEPS)]
 
 
-def test_nan_becomes_0_and_what_was_given_stays():
+def test_nan_becomes_0_and_the_input_is_unchanged():
     given = torch.tensor([float("nan"), 0.25])
     assert quantise(given).tolist() == [0, 1020]
     assert given.isnan().tolist() == [True, False]
 
 
-def test_fewer_layers_change_less_than_one_pixel_in_a_thousand(network):
+def test_fusing_changes_less_than_one_pixel_in_a_thousand(network):
     predictor = Predictor(network, card_of(), device="cpu", precision="fp32")
     assert predictor.drift == PrecisionDrift()
     predictor.predict(tiles(4))
@@ -136,14 +136,14 @@ def test_fewer_layers_change_less_than_one_pixel_in_a_thousand(network):
     assert predictor.drift.values < 1e-3
 
 
-def test_bf16_says_what_it_changes(network):
+def test_bf16_reports_its_drift(network):
     predictor = Predictor(network, card_of(), device="cpu", precision="bf16")
     predictor.predict(tiles(4))
     assert 0 < predictor.drift.labels < predictor.drift.values <= 1
 
 
 class Counted(nn.Module):
-    """Gives 0.5 for everything, 0.6 in float32, and notes what it is asked."""
+    """Returns 0.5, or 0.6 in float32, and records its calls."""
 
     asked: list[tuple[int, torch.dtype]] = []  # noqa: RUF012 (of the class: the network is copied)
 
@@ -157,7 +157,7 @@ class Counted(nn.Module):
         return (self.logit + exact).expand(len(x), 1, *x.shape[2:])
 
 
-def test_drift_is_measured_once_on_the_first_real_tiles_without_another_fast_pass():
+def test_drift_is_measured_once_on_the_first_tiles_without_another_forward_pass():
     predictor = Predictor(Counted(), card_of(), device="cpu", precision="bf16", tta="flips")
     predictor.warm_up(6, 32)
     Counted.asked.clear()
@@ -168,16 +168,16 @@ def test_drift_is_measured_once_on_the_first_real_tiles_without_another_fast_pas
     assert sorted(Counted.asked, key=str) == sorted([*fast, (1, torch.float32)], key=str)
 
 
-def test_the_network_that_drift_is_measured_with_is_let_go():
+def test_the_exact_network_is_released_after_measuring_drift():
     network = Counted()
     predictor = Predictor(network.eval(), card_of(), device="cpu", precision="bf16")
     images = tiles(1, 32)
     predictor.predict(images)
-    images.zero_()  # the stream fills the same memory again
+    images.zero_()  # the stream reuses the memory
     assert predictor.drift == PrecisionDrift(labels=1, values=1)
     seen = weakref.ref(network)
     del network
-    # The thread that measured gives its result before it lets go of what it was given.
+    # The measuring thread returns its result before it releases its arguments.
     for _ in range(500):
         gc.collect()
         if seen() is None:
@@ -192,14 +192,14 @@ def test_the_largest_drift_of_several():
     assert PrecisionDrift.largest([]) == PrecisionDrift()
 
 
-def test_warming_up_draws_no_random_numbers_of_others(network):
+def test_warm_up_does_not_use_the_global_generator(network):
     predictor = Predictor(network, card_of(), device="cpu", precision="fp32")
     before = torch.get_rng_state()
     assert predictor.warm_up(2, 64) > 0
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_the_network_given_is_not_changed(network):
+def test_the_given_network_is_not_modified(network):
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     training = build_network(NetworkSpec("Unet", "resnet18", 3, 1)).train()
     Predictor(network, card_of(), device="cpu", precision="bf16").predict(tiles(1))
@@ -211,7 +211,7 @@ def test_the_network_given_is_not_changed(network):
 
 
 class Full(nn.Module):
-    """Needs more memory than any device has."""
+    """Network that needs more memory than any device has."""
 
     def forward(self, x):
         if len(x) * x.shape[2] ** 2 > 64**2 - 1:
@@ -220,8 +220,8 @@ class Full(nn.Module):
 
 
 @pytest.mark.parametrize(("count", "way"), [(4, "--batch 2"), (1, "--tile 50")])
-def test_a_device_with_too_little_memory_says_what_to_do(monkeypatch, count, way):
-    monkeypatch.setattr("wsi_seg.predict.predictor.fused", lambda network, *_: network)
+def test_running_out_of_memory_suggests_a_remedy(monkeypatch, count, way):
+    monkeypatch.setattr("wsi_seg.predict.predictor.fuse_batch_norms", lambda network, *_: network)
     predictor = Predictor(Full(), card_of(), device="cpu", precision="fp32")
     with pytest.raises(ConfigError, match=f"too little memory .* {way}"):
         predictor.predict(tiles(count, 100))
@@ -232,7 +232,7 @@ def test_a_device_with_too_little_memory_says_what_to_do(monkeypatch, count, way
 @pytest.mark.torture
 @pytest.mark.filterwarnings("ignore:Guards may run slower")  # on Python 3.13.0
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_compiling_changes_next_to_nothing_and_happens_once(network, precision):
+def test_compiling_hardly_changes_results_and_happens_once(network, precision):
     plain, compiled = (
         Predictor(
             network, card_of(), device="cpu", precision=precision, tta="d4", compiled=compiled
@@ -250,7 +250,7 @@ def test_compiling_changes_next_to_nothing_and_happens_once(network, precision):
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 @pytest.mark.parametrize("tta", ["none", "d4"])
-def test_a_gpu_gives_what_a_cpu_gives(precision, tta):
+def test_a_gpu_agrees_with_a_cpu(precision, tta):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     network, card = load_checkpoint(shipped_checkpoint())

@@ -1,4 +1,4 @@
-"""Views of tiles are turned back exactly."""
+"""Views of tiles are inverted exactly."""
 
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ def red(tiles):
 
 
 def by_position(tiles):
-    """A model that sees nothing but the position of a pixel."""
+    """Model that depends only on the position of a pixel."""
     _, height, width, _ = tiles.shape
     y, x = np.mgrid[:height, :width]
     values = torch.from_numpy((y * 100 + x).astype(np.int32))
@@ -31,7 +31,7 @@ def blank(height, width):
 
 
 @given(st.sampled_from(TTAS), st.integers(1, 9), st.integers(1, 9))
-def test_every_view_is_turned_back_exactly_on_any_shape(tta, height, width):
+def test_every_view_is_inverted_exactly_for_any_shape(tta, height, width):
     tiles = torch.from_numpy(
         np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     )
@@ -45,7 +45,7 @@ def test_d4_of_a_position_only_model_is_its_average_over_the_group():
     np.testing.assert_array_equal(found, (np.sum(group, axis=0) + 4) // 8)
 
 
-def test_flips_are_the_two_mirrors_and_the_half_turn():
+def test_flips_are_two_mirrors_and_a_rotation_by_180_degrees():
     base = by_position(blank(4, 5))[0, 0].numpy()
     found = predict_views(by_position, blank(4, 5), "flips")[0, 0]
     views = [base, base[:, ::-1], base[::-1], base[::-1, ::-1]]
@@ -53,7 +53,7 @@ def test_flips_are_the_two_mirrors_and_the_half_turn():
 
 
 @pytest.mark.parametrize("tta", TTAS)
-def test_a_predictor_may_overwrite_what_it_gave_before(tta):
+def test_a_predictor_may_overwrite_its_previous_result(tta):
     tiles = torch.arange(2 * 4 * 4 * 3, dtype=torch.uint8).reshape(2, 4, 4, 3)
     buffer = torch.empty(2, 1, 4, 4, dtype=torch.int32)
 
@@ -72,6 +72,6 @@ def test_every_view_reaches_the_network_contiguous_because_a_compiled_one_has_on
     predict_views(checked, torch.zeros(4, 5, 5, 6, dtype=torch.uint8)[::2, ..., :3], "d4")
 
 
-def test_an_unknown_word_is_refused():
+def test_an_unknown_name_is_refused():
     with pytest.raises(ConfigError, match="spin"):
         predict_views(red, blank(2, 2), cast("Any", "spin"))

@@ -78,7 +78,7 @@ def test_what_is_pushed_is_fetched_at_its_revision(model, store, tmp_path):
         assert "HF_TOKEN" in refused.stderr
         absent = verb(tmp_path, endpoint, "infer", slides, "--checkpoint", "hf://lab/other")
         assert absent.returncode == 1
-        assert "cannot fetch hf:" in " ".join(absent.stderr.split())
+        assert "cannot download hf:" in " ".join(absent.stderr.split())
     for name in ("a", "b"):
         assert (tmp_path / f"{name}.zarr" / "slide" / "zarr.json").is_file()
 

@@ -8,7 +8,7 @@ NUMBERS = st.integers(0, 2**63 - 1)
 
 
 @given(seed=NUMBERS, epoch=NUMBERS, first=st.integers(0, 10**9), count=st.integers(1, 50))
-def test_each_index_has_its_own_numbers_however_they_are_asked_for(seed, epoch, first, count):
+def test_each_index_has_its_own_numbers_whatever_the_range(seed, epoch, first, count):
     block = random_bits(seed, epoch, stream=Stream.POSITIONS, first=first, count=count)
     single = [
         random_bits(seed, epoch, stream=Stream.POSITIONS, first=first + i, count=1)[0]

@@ -21,14 +21,14 @@ from wsi_seg.store import open_collection
 
 
 def paint(seed, height=300, width=420):
-    """Blurred blots, other ones for each seed."""
+    """Draw blurred blobs, different for each seed."""
     draws = np.random.default_rng(seed)
     coarse = draws.integers(60, 255, (10, 14, 3), dtype=np.uint8)
     return coarse.repeat(30, 0).repeat(30, 1)[:height, :width]
 
 
-def test_copies_and_slides_encoded_again_are_found(tmp_path):
-    """A copy of the bytes, and one encoded again with loss; others, plain ones too, stay alone."""
+def test_copies_and_reencoded_slides_are_found(tmp_path):
+    """A byte-identical copy, and one re-encoded with loss; other slides have no duplicates."""
     slides = tmp_path / "slides"
     slides.mkdir()
     for name, seed in (("one", 1), ("two", 2)):
@@ -51,12 +51,12 @@ def test_copies_and_slides_encoded_again_are_found(tmp_path):
         read_duplicates(tmp_path / "s.zarr")
 
 
-def test_links_add_up():
+def test_links_are_transitive():
     assert connected([["a", "b"], ["c", "d"], ["x"], ["b", "c"]]) == (("a", "b", "c", "d"),)
     assert connected([]) == ()
 
 
-def test_pairs_are_those_of_whole_matrices_and_memory_is_that_of_few_rows():
+def test_pairs_equal_a_full_matrix_with_the_memory_of_a_few_rows():
     rng = np.random.default_rng(0)
     pictures = rng.normal(size=(5000, 16)).astype(np.float32)
     pictures[[7, 4000, 4999]] = pictures[[3, 3, 700]]

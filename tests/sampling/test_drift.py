@@ -1,4 +1,4 @@
-"""Which slides look unlike those that a model learned from."""
+"""Detecting slides that differ from the training slides of a model."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ PURPLE = np.array([150, 90, 160])
 
 
 def collection_of(folder, colours, *, mpp=0.5):
-    """Slides of these colours with a little noise, each the same for the same name."""
+    """Make slides of these colours with a little noise, seeded by their name."""
     create_collection(folder)
     for number, colour in enumerate(colours):
         rng = np.random.default_rng(number)
@@ -37,7 +37,7 @@ def usual(tmp_path):
     return looks(tmp_path / "train.zarr", [PURPLE + n for n in range(-6, 6, 2)])
 
 
-def test_slides_of_the_same_kind_look_alike(usual, tmp_path):
+def test_similar_slides_have_no_drift(usual, tmp_path):
     drift = compare_looks(looks(tmp_path / "b.zarr", [PURPLE - 1, PURPLE + 3]), usual)
     assert set(drift.verdicts.values()) == {()}
     assert drift.lines()[-1] == "2 of 2 slides look like the others"
@@ -53,7 +53,7 @@ def test_slides_of_the_same_kind_look_alike(usual, tmp_path):
         ((0, 0, -90), "yellow_blue", "+"),
     ],
 )
-def test_a_slide_of_another_colour_is_named_with_what_is_unlike(
+def test_a_slide_of_another_colour_is_reported_with_its_deviation(
     usual, tmp_path, change, figure, sign
 ):
     drift = compare_looks(looks(tmp_path / "b.zarr", [PURPLE, PURPLE + change]), usual)
@@ -62,15 +62,15 @@ def test_a_slide_of_another_colour_is_named_with_what_is_unlike(
     assert drift.distances[figure] >= 0.5
 
 
-def test_another_resolution_is_named(usual, tmp_path):
+def test_another_resolution_is_reported(usual, tmp_path):
     one = looks(tmp_path / "b.zarr", [PURPLE], mpp=0.25)
     assert compare_looks(one, usual).verdicts["s0"] == ("0.25 um per pixel, not 0.5",)
     same = looks(tmp_path / "c.zarr", [PURPLE], mpp=0.55)
     assert compare_looks(same, usual).verdicts["s0"] == ()
 
 
-def test_only_tissue_counts_where_its_mask_is_known(tmp_path):
-    """Half of each slide is glass: colours of the whole would differ by how much of it there is."""
+def test_only_tissue_counts_if_there_is_a_mask(tmp_path):
+    """Half of each slide is glass, which would change the statistics of whole slides."""
     rng = np.random.default_rng(0)
     for name, share in (("little", 0.2), ("much", 0.8)):
         pixels = np.full((600, 600, 3), 242, dtype=np.uint8)
@@ -89,7 +89,7 @@ def test_nothing_to_compare_with_is_an_error(usual):
         compare_looks(usual, Looks({}))
 
 
-def test_the_verb_prints_figures_and_verdicts(tmp_path):
+def test_the_command_prints_statistics_and_verdicts(tmp_path):
     collection_of(tmp_path / "train.zarr", [PURPLE] * 3)
     collection_of(tmp_path / "new.zarr", [PURPLE, PURPLE + 70])
     paths = str(tmp_path / "new.zarr"), "--compare", str(tmp_path / "train.zarr")

@@ -26,7 +26,7 @@ def test_every_slide_is_held_out_once_and_no_group_is_split(slides, patients, co
         assert sum(bool(members & set(fold)) for fold in folds) == 1
 
 
-def test_foreground_is_spread_over_the_folds():
+def test_folds_are_stratified_by_foreground():
     areas = {f"s{n:02}": float(0 if n < 10 else 10 ** (n % 3)) for n in range(30)}
     for fold in make_folds(areas, {}, 5, seed=3):
         assert sum(areas[name] == 0 for name in fold) == 2
@@ -50,8 +50,8 @@ def test_held_out_slides_are_whole_groups(count, seed):
         assert members <= set(held_out) or not members & set(held_out)
 
 
-def test_slides_held_out_once_are_of_all_sizes_of_foreground():
-    """Of 80 slides in four classes of area and 20 empty ones a fifth: five or so of each."""
+def test_the_hold_out_is_stratified_by_foreground():
+    """A fifth of 80 slides in four bins of area and of 20 empty ones: about five of each."""
     sizes = {f"s{n:03}": float(10 ** (n % 5) if n % 5 else 0) for n in range(100)}
     seen = set()
     for seed in range(10):

@@ -1,4 +1,4 @@
-"""What belongs together is in one fold, and what is a little positive is positive."""
+"""Groups stay in one fold, and slides with any foreground are positive."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from wsi_seg.testing.stores import write_image
 
 @pytest.fixture
 def collection(tmp_path):
-    """Twelve pictures: two are copies of another, one of them with slight noise."""
+    """Twelve slides: two are copies of another, one of them with slight noise."""
     create_collection(tmp_path / "s.zarr")
     rng = np.random.default_rng(0)
     small = {f"p{n:02}": rng.integers(0, 256, (8, 8, 3)) for n in range(10)}
@@ -31,7 +31,7 @@ def collection(tmp_path):
     return tmp_path / "s.zarr"
 
 
-def test_copies_are_never_in_two_folds(collection):
+def test_duplicates_are_never_in_two_folds(collection):
     write_duplicates(collection, find_duplicates(open_collection(collection), progress=Silent()))
     names = open_collection(collection).names()
     groups = group_slides(DataConfig(stores=(collection,)), names)
@@ -45,7 +45,7 @@ def test_copies_are_never_in_two_folds(collection):
 
 
 def test_a_slide_with_one_pixel_of_foreground_is_positive():
-    """An area below 2.5 % of a patch was a negative in a winner's balance of tiles."""
+    """In a winning solution, less than 2.5 % of a patch counted as negative."""
 
     def slide(name, boxes):
         found = np.array(boxes, dtype=np.float64).reshape(-1, 4)

@@ -12,7 +12,7 @@ NOTHING = np.zeros(0)
 
 
 class Mask:
-    """Tissue mask in memory, of one level."""
+    """Tissue mask in memory with a single level."""
 
     def __init__(self, array):
         self.array = array
@@ -35,7 +35,7 @@ def mapped(extent, tissue, cell_px) -> SlideMap:
     cells=st.floats(8, 20),
     seed=st.integers(0, 99),
 )
-def test_cells_hold_the_tissue_inside_them(height, width, shrink, cells, seed):
+def test_cells_have_the_fraction_of_tissue_inside_them(height, width, shrink, cells, seed):
     mask = np.random.default_rng(seed).random((height, width)) < 0.5
     extent = Extent(height=height * shrink, width=width * shrink)
     found = mapped(extent, Mask(mask.astype(np.uint8)), cells * shrink)
@@ -46,7 +46,7 @@ def test_cells_hold_the_tissue_inside_them(height, width, shrink, cells, seed):
     areas = np.outer(*sides)
     assert areas.sum() == pytest.approx(extent.area)
     whole = float((found.tissue / 255 * areas).sum())
-    # Cell borders move by at most half a pixel of the mask, and the mask is noise.
+    # Cell borders are rounded to pixels of the mask, which is noise.
     assert whole == pytest.approx(mask.sum() * shrink**2, rel=0.03)
 
 
@@ -57,7 +57,7 @@ def test_a_mask_aligned_with_the_cells_is_kept_exactly():
     assert found.tissue.tolist() == [[round(255 / 25), 255, 0], [255, 0, 255]]
 
 
-def test_large_masks_are_read_in_bands_with_the_same_result(monkeypatch):
+def test_reading_large_masks_in_bands_gives_the_same_result(monkeypatch):
     mask = (np.random.default_rng(0).random((97, 41)) < 0.3).astype(np.uint8)
     whole = mapped(Extent(height=970, width=410), Mask(mask), 73.0)
     monkeypatch.setattr("wsi_seg.sampling.importance._BAND_PX", 11)

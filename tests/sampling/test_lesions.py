@@ -1,4 +1,4 @@
-"""Nodules are drawn as often as their size says, however many slices show them."""
+"""Nodules are drawn by their size, whatever the number of slices that show them."""
 
 import json
 from collections import Counter
@@ -58,8 +58,8 @@ def draws_by_diameter(slides, recipe, epochs):
     return of, len(sampler), drawn
 
 
-def test_nodules_are_drawn_by_their_own_diameter_and_not_by_their_discs(slides):
-    """4 : 3 : 1 in each epoch, though 40 slices show the largest and 5 the smallest."""
+def test_nodules_are_drawn_by_their_own_diameter_not_by_that_of_their_discs(slides):
+    """4 : 3 : 1 in each epoch, although the largest is on 40 slices and the smallest on 5."""
     found, length, drawn = draws_by_diameter(slides, recipe_of(unit="lesion", sizes=SIZES), 60)
     assert length == 8
     assert found == {5.0: 4 * 60, 12.0: 3 * 60, 40.0: 60}
@@ -67,8 +67,8 @@ def test_nodules_are_drawn_by_their_own_diameter_and_not_by_their_discs(slides):
     assert len(set(large.tolist())) > 30  # any of its slices
 
 
-def test_discs_of_a_nodule_count_by_its_diameter(slides):
-    """By object each disc has its turns, and how many depends on the nodule, not on the disc."""
+def test_discs_are_repeated_by_the_diameter_of_their_nodule(slides):
+    """With unit object, the repeats of each disc depend on its nodule, not on the disc."""
     found, length, _ = draws_by_diameter(slides, recipe_of(sizes=SIZES), 1)
     discs: Counter[float] = Counter()
     for slide in slides:
@@ -77,7 +77,7 @@ def test_discs_of_a_nodule_count_by_its_diameter(slides):
     assert length == sum(found.values())
 
 
-def test_the_chance_of_a_lesion_is_shared_by_its_slices(slides):
+def test_the_probability_of_a_lesion_is_divided_among_its_slices(slides):
     recipe = recipe_of(unit="lesion")
     maps = [slide.map(recipe, (PATCH, PATCH)) for slide in slides]
     sampler = PatchSampler(
@@ -90,7 +90,7 @@ def test_the_chance_of_a_lesion_is_shared_by_its_slices(slides):
     assert np.abs(seen - chances).max() < 0.01
 
 
-def test_what_is_no_slice_of_a_lesion_is_a_lesion_of_its_own(slides):
+def test_objects_without_a_lesion_are_lesions_of_their_own(slides):
     recipe = recipe_of(unit="lesion")
     plain = []
     for slide in slides:

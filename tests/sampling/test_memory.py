@@ -1,4 +1,4 @@
-"""What the maps of a run take is known before they are made, and is what they take."""
+"""The memory of importance maps is estimated correctly before they are built."""
 
 import tracemalloc
 from pathlib import Path
@@ -17,7 +17,7 @@ GB = 1e9
 
 
 def maps_of(slides, side):
-    """Maps of slides of square cells, each with two objects."""
+    """Build square maps with two objects each."""
     box = np.array([[8.0, 8.0, 24.0, 24.0], [32.0, 8.0, 40.0, 24.0]])
     extent = Extent(height=8 * side, width=8 * side)
     return [
@@ -32,7 +32,7 @@ def maps_of(slides, side):
 
 
 @pytest.mark.parametrize(("slides", "side"), [(3, 800), (60, 100)])
-def test_what_was_worked_out_is_what_is_taken(slides, side):
+def test_the_estimate_matches_the_memory_used(slides, side):
     sampling = SamplingConfig(mix=MixConfig(objects=0.5, tissue=0.4, background=0.1))
     tracemalloc.start()
     maps = maps_of(slides, side)
@@ -46,14 +46,14 @@ def test_what_was_worked_out_is_what_is_taken(slides, side):
 
 
 def needed(recipe, scans=600, slices=250, side_px=512, mpp=700.0):
-    """Bytes of the maps of all slices of some scans of the size that they have in hospitals."""
+    """Estimate the bytes of the maps for scans of a typical clinical size."""
     cell_px = max(1.0, recipe.sampling.cell_um / mpp)
     cells = cells_along(side_px, cell_px) ** 2 * scans * slices
     return maps_nbytes(cells, scans * slices, recipe.sampling, processes=1 + recipe.train.workers)
 
 
-def test_the_full_lung_recipe_fits_the_scans_of_the_competition():
-    """600 scans of 250 slices in 24 GB, in every phase; with cells of 32 um they would not."""
+def test_the_full_lung_recipe_fits_the_competitions_scans_into_memory():
+    """600 scans of 250 slices fit into 24 GB in every phase, but not with cells of 32 um."""
     recipe = load_recipe(LUNG)
     for stage in recipe.stages:
         assert needed(stage) < 24 * GB

@@ -1,4 +1,4 @@
-"""A draw must not teach the place: over many draws the mean label is flat over the patch."""
+"""No position bias: over many draws, the mean label is uniform over the patch."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from wsi_seg.sampling import GridSampler, PatchSampler, SlideMap
 DRAWS = 120_000
 PARTS = 8
 
-# Object side, patch side, cells of 16 px: small, equal and large against each other.
+# Object and patch sides in cells of 16 px: objects smaller than, equal to and larger than patches.
 SIZES = [(12, 128), (60, 128), (128, 128), (300, 128), (700, 128), (40, 512), (200, 400), (24, 48)]
 
 
@@ -25,7 +25,7 @@ def ellipse(shape, box):
 
 
 def shares(mask, cell):
-    """Share of each cell that a mask covers, in 1/255."""
+    """Return the fraction of each cell that a mask covers, in 1/255."""
     rows, columns = (-(-side // cell) for side in mask.shape)
     padded = np.zeros((rows * cell, columns * cell))
     padded[: mask.shape[0], : mask.shape[1]] = mask
@@ -34,7 +34,7 @@ def shares(mask, cell):
 
 
 def painted(*, height=1200, width=1000, side=100, objects=6, seed=0, cell=16):
-    """Slide with a lobe of tissue, and in it some objects of this size: its map and its label."""
+    """Paint a lobe of tissue with objects of this size; return the map and the label."""
     rng = np.random.default_rng(seed)
     shape = height, width
     tissue = ellipse(shape, (-0.1 * height, 0.1 * width, 0.8 * height, 0.95 * width))
@@ -67,7 +67,7 @@ def painted(*, height=1200, width=1000, side=100, objects=6, seed=0, cell=16):
 
 
 def mean_by_place(label, draws, side):
-    """Mean label of the parts of patches, ``(PARTS, PARTS)``; past the border it is mirrored."""
+    """Average the label over parts of patches, ``(PARTS, PARTS)``, mirrored past the border."""
     padded = np.pad(label.astype(np.float64), side, mode="reflect")
     sums = np.zeros((padded.shape[0] + 1, padded.shape[1] + 1))
     sums[1:, 1:] = padded.cumsum(axis=0).cumsum(axis=1)
@@ -96,7 +96,7 @@ def check_flat(one, label, mix, side, *, seed=0):
     sides = np.full((1, 2), float(side))
     sampler = PatchSampler([one], sampling, sides=sides, seed=seed)
     found = mean_by_place(label, sampler.epoch(0), side)
-    if found.mean() < 0.05:  # a mean of few pixels needs more draws to be known to a tenth
+    if found.mean() < 0.05:  # a mean over few pixels needs more draws for a precision of a tenth
         found = found + sum(
             mean_by_place(label, sampler.epoch(epoch), side) for epoch in range(1, 6)
         )
@@ -119,7 +119,7 @@ def check_flat(one, label, mix, side, *, seed=0):
     ],
     ids=lambda mix: "+".join(mix),
 )
-def test_no_layer_teaches_the_place(mix, object_px, side):
+def test_no_layer_has_a_position_bias(mix, object_px, side):
     one, label = painted(side=object_px, objects=4 if object_px > 250 else 12)
     check_flat(one, label, MixConfig(**mix), side)
 
@@ -131,14 +131,16 @@ def test_no_layer_teaches_the_place(mix, object_px, side):
     objects=st.integers(1, 30),
     seed=st.integers(0, 1000),
 )
-@example(object_px=20, side=249, objects=23, seed=0)  # clusters, in which one division left 1.11
+@example(
+    object_px=20, side=249, objects=23, seed=0
+)  # clusters, for which a single iteration left a ratio of 1.11
 @example(object_px=33, side=465, objects=13, seed=201)
 def test_draws_around_objects_are_flat(object_px, side, objects, seed):
     one, label = painted(side=object_px, objects=objects, seed=seed)
     check_flat(one, label, MixConfig(objects=1.0), side, seed=seed)
 
 
-def test_an_object_in_the_slides_corner_is_seen_all_over_the_patch():
+def test_an_object_in_a_corner_of_the_slide_appears_all_over_the_patch():
     one, label = painted(objects=0)
     box = np.array([[0.0, 0.0, 90.0, 120.0]])
     label[:90, :120] = True
@@ -147,7 +149,7 @@ def test_an_object_in_the_slides_corner_is_seen_all_over_the_patch():
     check_flat(alone, label, MixConfig(objects=1.0), 256)
 
 
-def test_a_slide_no_longer_than_a_patch_is_seen_whole():
+def test_a_slide_smaller_than_a_patch_is_shown_whole():
     one, _ = painted(height=200, width=900, side=40)
     sampling = SamplingConfig(mix=MixConfig(objects=0.5, tissue=0.5), patches_per_epoch=500)
     drawn = PatchSampler([one], sampling, sides=np.full((1, 2), 256.0), seed=0).epoch(0)
@@ -155,7 +157,7 @@ def test_a_slide_no_longer_than_a_patch_is_seen_whole():
     assert drawn.x.std() > 100
 
 
-def test_a_grid_that_moves_teaches_no_place():
+def test_a_shifted_grid_has_no_position_bias():
     one, label = painted()
     grid = GridSampler([one], GridConfig(), sides=np.full((1, 2), 128.0), seed=0)
     found = sum(mean_by_place(label, grid.epoch(epoch), 128) for epoch in range(400))

@@ -40,29 +40,29 @@ def slide_map(name="a", *, height=1000, width=777, cell_px=50.0, boxes=(), tissu
 
 
 def square(side, count=1):
-    """Height and width of patches on so many slides."""
+    """Return height and width of patches for this many slides."""
     return np.full((count, 2), float(side))
 
 
 def sampler(maps, mix=MIX, *, patches=400, seed=7, batch=1, side=0.0, **more):
-    """Sampler of patches of this side; those of side 0 are centred on what they are drawn for."""
+    """Build a sampler for patches of this side; with side 0, centres are inside their targets."""
     sampling = SamplingConfig(mix=mix, patches_per_epoch=patches, **more)
     return PatchSampler(maps, sampling, sides=square(side, len(maps)), seed=seed, batch=batch)
 
 
 def three_boxes():
-    """Boxes of which two touch the slide's borders."""
+    """Return three boxes, two of which touch the borders of the slide."""
     return [(0, 0, 10, 12), (300, 400, 340, 480), (990, 770, 1000, 777)]
 
 
 @pytest.mark.parametrize(("share", "length"), [(0.8, 2387), (0.6, 3183), (0.4, 4775), (0.5, 3820)])
-def test_epoch_shows_each_object_once_at_the_rate_asked_for(share, length):
-    """Epoch lengths of the SIIM-ACR winner: 1910 positives at four rates."""
+def test_an_epoch_has_each_object_once_at_the_given_rate(share, length):
+    """Epoch lengths of the SIIM-ACR winner: 1910 positives at four positive rates."""
     assert epoch_length(1910, share) == length
 
 
 def test_negatives_come_from_slides_without_objects_and_change_every_epoch():
-    """Small images: each positive once, negatives drawn from the empty ones."""
+    """Small images: each positive once, with negatives drawn from empty images."""
     maps = [slide_map(str(n), height=50, width=50, boxes=[(5, 5, 9, 9)] * (n < 12))
             for n in range(60)]  # fmt: skip
     draws = sampler(maps, MixConfig(objects=0.4, empty=0.6), patches=None)
@@ -91,7 +91,9 @@ def test_null_patches_need_objects():
     patches=st.integers(80, 300),
     side=st.floats(0, 300),
 )
-def test_each_object_has_its_turns_and_its_patches_touch_its_box(seed, epoch, count, patches, side):
+def test_objects_are_drawn_equally_often_and_patches_touch_their_boxes(
+    seed, epoch, count, patches, side
+):
     rng = np.random.default_rng(count)
     corners = rng.uniform(0, 700, (count, 2))
     boxes = np.concatenate([corners, corners + rng.uniform(0, 70, (count, 2))], axis=1)
@@ -109,7 +111,7 @@ def test_each_object_has_its_turns_and_its_patches_touch_its_box(seed, epoch, co
 
 
 @given(seed=st.integers(0, 2**63 - 1), epoch=st.integers(0, 1000))
-def test_the_same_numbers_give_the_same_draws_and_others_give_others(seed, epoch):
+def test_draws_depend_only_on_seed_and_epoch(seed, epoch):
     maps = [slide_map(boxes=three_boxes()), slide_map("b", height=333, boxes=three_boxes()[:1])]
     before = np.random.get_state()[1].copy()  # noqa: NPY002 - the global state is the subject
     first, again = sampler(maps, seed=seed).epoch(epoch), sampler(maps, seed=seed).epoch(epoch)
@@ -120,7 +122,7 @@ def test_the_same_numbers_give_the_same_draws_and_others_give_others(seed, epoch
     assert np.array_equal(before, np.random.get_state()[1])  # noqa: NPY002
 
 
-def test_layers_get_their_share_and_cells_are_drawn_by_area():
+def test_layers_get_their_shares_and_cells_are_drawn_by_area():
     tissue = np.zeros((4, 4), np.uint8)
     tissue[0, 0], tissue[3, 3] = 255, 51
     maps = [
@@ -130,7 +132,7 @@ def test_layers_get_their_share_and_cells_are_drawn_by_area():
     drawn = sampler(maps, patches=100_000).epoch(3)
     assert np.bincount(drawn.layer).tolist() == [50_000, 40_000, 10_000]
     inside = drawn.layer == Layer.TISSUE
-    # Areas of tissue: 2500 and 500 on the first slide, 2 x 2500 x 4 on the second.
+    # Tissue areas: 2500 and 500 on the first slide, 2 x 2500 x 4 on the second.
     assert (drawn.slide[inside] == 1).mean() == pytest.approx(20_000 / 23_000, abs=0.01)
     first = inside & (drawn.slide == 0)
     corner = (drawn.y[first] < 50) & (drawn.x[first] < 50)
@@ -139,7 +141,7 @@ def test_layers_get_their_share_and_cells_are_drawn_by_area():
     assert (drawn.slide[drawn.layer == Layer.BACKGROUND] == 0).all()
 
 
-def test_draws_stay_inside_slides_whose_last_cells_are_cut():
+def test_draws_stay_inside_slides_with_partial_cells():
     tissue = np.zeros((3, 2), np.uint8)
     tissue[2, 1] = 255
     one = slide_map(height=101, width=51, tissue=tissue)
@@ -155,7 +157,7 @@ def test_the_share_of_an_absent_layer_goes_to_the_other(value, layer):
     assert (drawn.layer == layer).all()
 
 
-def test_nothing_to_draw_from_is_an_error():
+def test_having_nothing_to_draw_from_is_an_error():
     with pytest.raises(ConfigError, match="no object is annotated"):
         sampler([slide_map()])
     with pytest.raises(ConfigError, match="no slides"):
@@ -171,14 +173,14 @@ def test_epochs_are_whole_batches(patches, batch):
 
 
 def region(share, cells=16, value=255):
-    """Map of 16 x 16 cells whose first rows a region covers."""
+    """Return a map of 16 x 16 cells with a region in the first rows."""
     found = np.zeros((cells, cells), np.uint8)
     found[: round(cells * share)] = value
     return found
 
 
-def test_regions_get_their_shares_and_leave_objects_out():
-    """Cortex, medulla and elsewhere .7, .2, .1: 100,000 draws, none outside the regions."""
+def test_regions_get_their_shares_without_objects():
+    """Cortex .7, medulla .2, background .1: 100,000 draws, all of the regions' inside them."""
     cortex, medulla = region(0.5), region(1.0) - region(0.75)
     covered = np.zeros((16, 16), np.uint8)
     covered[2] = 255
@@ -192,7 +194,7 @@ def test_regions_get_their_shares_and_leave_objects_out():
     in_cortex = inside & (drawn.y < 400)
     assert in_cortex.mean() == pytest.approx(0.7, abs=0.01)
     assert (in_cortex | (drawn.y >= 600))[inside].all()
-    # With draws of their own for objects, no other draw falls on them.
+    # With separate draws for objects, region draws avoid them.
     with_objects = MixConfig(objects=0.5, regions={"cortex": 0.5})
     drawn = sampler([one], with_objects, patches=10_000).epoch(0)
     cells = drawn.y[drawn.layer == Layer.REGIONS] // 50
@@ -201,7 +203,7 @@ def test_regions_get_their_shares_and_leave_objects_out():
         sampler([one], MixConfig(regions={"pelvis": 1.0}))
 
 
-def test_boundary_and_hard_layers_are_drawn_where_they_are():
+def test_boundary_and_hard_negative_cells_are_drawn_by_weight():
     covered = np.zeros((16, 16), np.uint8)
     covered[4:7, 4:7] = 90
     covered[5, 5] = 255
@@ -218,7 +220,7 @@ def test_boundary_and_hard_layers_are_drawn_where_they_are():
     assert (worst == 1).mean() == pytest.approx(0.8, abs=0.02)
 
 
-def test_a_layer_that_is_not_there_yet_leaves_its_share_to_the_others():
+def test_the_share_of_a_missing_layer_goes_to_the_others():
     one = slide_map(boxes=three_boxes())
     drawn = sampler(
         [one], MixConfig(objects=0.5, tissue=0.25, hard_negatives=0.25), patches=100
@@ -226,14 +228,14 @@ def test_a_layer_that_is_not_there_yet_leaves_its_share_to_the_others():
     assert np.bincount(drawn.layer).tolist() == [50, 50]
 
 
-def test_small_objects_count_more_often():
-    """Edges 10, 30, 100 mm at 4, 3, 1 times; what is larger is kept."""
+def test_small_objects_are_drawn_more_often():
+    """Edges 10, 30, 100 mm with 4, 3, 1 repeats; larger ones are kept once."""
     sizes = SizesConfig(edges_mm=(10, 30, 100), repeats=(4, 3, 1))
     diameters = np.array([5, 9.99, 10, 29.9, 30, 99, 120])
     assert repeats_of(diameters, sizes).tolist() == [4, 4, 3, 3, 1, 1, 1]
     dropped = SizesConfig(edges_mm=(10, 30, 100), repeats=(4, 3, 1), above="drop")
     assert repeats_of(diameters, dropped).tolist() == [4, 4, 3, 3, 1, 1, 0]
-    assert epoch_length(3280, 0.7) == 4685  # background of .3
+    assert epoch_length(3280, 0.7) == 4685  # a background fraction of .3
     # Two squares of 10 and 50 um at 1 um per pixel, edges at 20 um.
     one = slide_map(boxes=[(0, 0, 10, 10), (100, 100, 150, 150)])
     sizes = SizesConfig(edges_mm=(0.02,), repeats=(3,))
@@ -242,8 +244,8 @@ def test_small_objects_count_more_often():
     assert len(sampler([one], MixConfig(objects=1), patches=None, sizes=sizes)) == 4
 
 
-def test_bins_of_area_are_drawn_as_often():
-    """Ratios .02, .03, .12, .5 are in bins 0, 1, 2, 4 at scale 20 capped at 4."""
+def test_bins_of_area_are_drawn_equally_often():
+    """Ratios .02, .03, .12, .5 are in bins 0, 1, 2, 4, with scale 20 and a maximum of 4."""
     strata = StrataConfig(scale=20, bins=4)
     assert stratum_of(np.array([0.02, 0.03, 0.12, 0.5]), strata).tolist() == [0, 1, 2, 4]
     many_small = [(10 * n, 0, 10 * n + 10, 10) for n in range(9)]
@@ -265,7 +267,7 @@ def test_classes_and_sources_are_balanced():
     assert np.bincount(drawn.object_id).tolist() == [75, 75, 50, 50, 50]
 
 
-def test_weights_undo_the_map():
+def test_weights_correct_for_the_importance_map():
     """The weighted mean over draws is the mean over the slide, whatever the map."""
     one = slide_map(height=800, width=800, tissue=region(0.25), boxes=[(0, 0, 200, 200)])
     mix = MixConfig(objects=0.2, tissue=0.5, background=0.3)
@@ -289,14 +291,14 @@ def test_a_huge_slide_fits_in_50_mb_and_follows_the_map():
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert kept < 50e6
-    assert len(np.unique(drawn.object_id)) == 5001  # all of them, and none
+    assert len(np.unique(drawn.object_id)) == 5001  # all objects, and -1 for no object
     inside = drawn.layer == Layer.TISSUE
     assert inside.mean() == pytest.approx(0.4, abs=0.01)
     rows = np.histogram(drawn.y[inside], bins=[200 * 64, 375 * 64, 550 * 64, 900 * 64])[0]
     assert rows / inside.sum() == pytest.approx([0.25, 0.25, 0.5], abs=0.01)
 
 
-def test_a_grid_covers_the_tissue_once_and_moves():
+def test_a_shifted_grid_covers_the_tissue_once():
     tissue = np.zeros((20, 16), np.uint8)
     tissue[4:6, 4:6] = 255
     one = slide_map(tissue=tissue)
@@ -330,5 +332,5 @@ def test_sources_get_their_shares():
     one.class_ids[:] = [1, 2, 1, 1, 1]
     both = sampler([one], MixConfig(objects=1), sources=shares, balance="class").epoch(0)
     assert np.bincount(both.object_id, minlength=5).tolist() == [150, 150, 50, 50, 0]
-    with pytest.raises(ConfigError, match=r"names nobody; .* from hand"):
+    with pytest.raises(ConfigError, match=r"names nobody, .* from hand"):
         sampler([one], MixConfig(objects=1), sources={"hand": 1.0, "nobody": 1.0})

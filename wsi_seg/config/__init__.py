@@ -1,4 +1,4 @@
-"""Recipes: what a training run is, written in one YAML file and checked strictly."""
+"""Recipes: one YAML file per training run, validated strictly."""
 
 from wsi_seg.config.data import ClassConfig, DataConfig
 from wsi_seg.config.load import load_recipe, save_recipe

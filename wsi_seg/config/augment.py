@@ -1,4 +1,4 @@
-"""Owns the section of a recipe that lists how patches are changed before the model sees them."""
+"""Owns the recipe section for augmentation: the steps and their parameters."""
 
 from typing import Annotated, Literal, Self
 
@@ -6,39 +6,38 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from wsi_seg.config.section import Section, Share, Unit
 
-Limit = Annotated[float, Field(ge=0, le=1)]
 Odd = Annotated[int, Field(ge=3, le=99)]
 Positive = Annotated[float, Field(gt=0)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 
 
 class Chance(Section):
-    """A change that happens with probability ``p``."""
+    """A step that is applied with probability ``p``."""
 
     p: Share = 0.5
-    """Probability of the change; a weight among the others inside ``one_of``."""
+    """Probability of the step; inside ``one_of``, its weight relative to the others."""
 
 
 class AffineConfig(Chance):
     """Rotate, scale and shift."""
 
     rotate: Annotated[float, Unit("degrees")] = Field(default=45, ge=0, le=180)
-    """Largest rotation either way."""
+    """Largest rotation in either direction."""
     scale: Annotated[tuple[Positive, Positive], Unit("factor")] = (0.8, 1.2)
     """Smallest and largest scale."""
-    shift: Annotated[Limit, Unit("part of the side")] = 0.0625
-    """Largest shift either way."""
+    shift: Annotated[Share, Unit("fraction of the side")] = 0.0625
+    """Largest shift in either direction."""
     keep_ratio: bool = False
-    """Scale both sides alike."""
+    """Scale height and width by the same factor."""
 
 
 class SplineConfig(Chance):
-    """Points of a grid moved at random, and smoothly what is between them (thin-plate spline)."""
+    """Thin-plate-spline warp by random displacements of a grid of control points."""
 
     points: Annotated[int, Unit("points a side")] = Field(default=4, ge=2, le=20)
     """Size of the grid."""
-    limit: Annotated[float, Unit("part of the side")] = Field(default=0.03, ge=0, le=0.1)
-    """Largest standard deviation of the moves."""
+    limit: Annotated[float, Unit("fraction of the side")] = Field(default=0.03, ge=0, le=0.1)
+    """Largest standard deviation of the displacements."""
 
 
 class ElasticConfig(Chance):
@@ -47,52 +46,52 @@ class ElasticConfig(Chance):
     alpha: Annotated[float, Unit("pixels")] = Field(default=120, gt=0)
     """Largest displacement before smoothing."""
     sigma: Annotated[float, Unit("pixels")] = Field(default=6, gt=0)
-    """Standard deviation of the Gaussian that smooths displacements."""
+    """Standard deviation of the Gaussian that smooths the displacements."""
 
 
 class GridConfig(Chance):
-    """Distortion of a grid."""
+    """Grid distortion."""
 
     steps: Annotated[int, Unit("cells a side")] = Field(default=5, ge=1, le=100)
     """Size of the grid."""
-    limit: Annotated[Limit, Unit("part of a cell")] = 0.3
-    """Largest move of a line of the grid."""
+    limit: Annotated[Share, Unit("fraction of a cell")] = 0.3
+    """Largest displacement of a grid line."""
 
 
 class StrengthConfig(Chance):
-    """A change of limited strength."""
+    """A step with a single strength."""
 
     limit: float = Field(default=0.2, ge=0, le=5)
-    """Largest strength: part of the side for ``perspective``."""
+    """Largest strength; for ``perspective``, as a fraction of the side."""
 
 
 class ClaheConfig(Chance):
     """Contrast-limited adaptive histogram equalisation."""
 
     limit: float = Field(default=4, ge=1, le=40)
-    """Largest clip limit, which is drawn from 1 on."""
+    """Upper bound of the clip limit, which is drawn from 1 upwards."""
     tiles: Annotated[int, Unit("tiles a side")] = Field(default=8, ge=1, le=64)
-    """Tiles that a patch is cut into."""
+    """Tiles per patch."""
 
 
 class BrightnessContrastConfig(Chance):
     """Brightness and contrast."""
 
-    brightness: Annotated[Limit, Unit("part of the full range")] = 0.2
-    """Largest change of brightness either way."""
-    contrast: Annotated[Limit, Unit("part of the full range")] = 0.2
-    """Largest change of contrast either way."""
+    brightness: Annotated[Share, Unit("fraction of the full range")] = 0.2
+    """Largest change of brightness in either direction."""
+    contrast: Annotated[Share, Unit("fraction of the full range")] = 0.2
+    """Largest change of contrast in either direction."""
 
 
 class HsvConfig(Chance):
     """Hue, saturation and value."""
 
     hue: float = Field(default=10, ge=0, le=180)
-    """Largest change of the hue either way, of 180."""
+    """Largest change of hue in either direction, on a scale of 0 to 180."""
     saturation: float = Field(default=20, ge=0, le=255)
-    """Largest change of the saturation either way, of 255."""
+    """Largest change of saturation in either direction, on a scale of 0 to 255."""
     value: float = Field(default=10, ge=0, le=255)
-    """Largest change of the value either way, of 255."""
+    """Largest change of value in either direction, on a scale of 0 to 255."""
 
 
 class GammaConfig(Chance):
@@ -105,7 +104,7 @@ class GammaConfig(Chance):
 class NoiseConfig(Chance):
     """Gaussian noise."""
 
-    std: Annotated[tuple[Limit, Limit], Unit("part of the full range")] = (0.01, 0.04)
+    std: Annotated[tuple[Share, Share], Unit("fraction of the full range")] = (0.01, 0.04)
     """Smallest and largest standard deviation."""
 
 
@@ -124,86 +123,86 @@ class CompressionConfig(Chance):
 
 
 class DropoutConfig(Chance):
-    """Holes in the image, not in the label."""
+    """Coarse dropout: holes in the image, not in the label."""
 
     holes: int = Field(default=8, ge=1, le=1000)
     """Largest number of holes."""
-    side: Annotated[tuple[Limit, Limit], Unit("part of the patch")] = (0.05, 0.15)
+    side: Annotated[tuple[Share, Share], Unit("fraction of the patch")] = (0.05, 0.15)
     """Smallest and largest side of a hole."""
 
 
 class StainConfig(Chance):
-    """Amounts of haematoxylin, eosin and DAB."""
+    """Jitter of the haematoxylin, eosin and DAB channels."""
 
-    scale: Annotated[Limit, Unit("factor")] = 0.2
-    """Each stain is multiplied by up to 1 plus or minus this."""
-    offset: Annotated[Limit, Unit("optical density")] = 0.02
-    """Up to plus or minus this is added to each stain."""
+    scale: Annotated[Share, Unit("factor")] = 0.2
+    """Each stain is multiplied by a factor between 1 - scale and 1 + scale."""
+    offset: Annotated[Share, Unit("optical density")] = 0.02
+    """A value between -offset and offset is added to each stain."""
 
 
 Six = tuple[float, float, float, float, float, float]
 
 
 class RestainConfig(Chance):
-    """Colours as another slide of the training set might have them.
+    """Random stain normalisation (RandStainNA; Shen et al., 2022).
 
-    Mean and deviation of a patch's L*, a* and b* are brought to some that are drawn from a normal
-    distribution, as RandStainNA does (Shen et al. 2022).
+    The mean and standard deviation of a patch's L*, a* and b* are matched to values drawn from a
+    normal distribution.
     """
 
     mean: Six | None = None
-    """Middle of the distribution: of the means of L*, a* and b*, then of their deviations. Null is
-    measured on the slides that are learned from."""
+    """Mean of the distribution: for the means of L*, a* and b*, then for their standard deviations.
+    Null measures it on the training slides."""
     deviation: Six | None = None
-    """Its standard deviation; null is measured, too."""
+    """Standard deviation of the distribution, in the same order; null measures it, too."""
 
 
 class OneOfConfig(Chance):
-    """One of several changes."""
+    """One of several steps, chosen at random."""
 
     of: tuple["StepConfig", ...] = Field(min_length=1)
-    """Changes to choose from; their own ``p`` are weights among each other."""
+    """Steps to choose from; their ``p`` are relative weights."""
 
 
 class StepConfig(Section):
-    """One change: exactly one of these keys."""
+    """One step: exactly one of these keys."""
 
     hflip: Chance | None = None
     """Flip left to right."""
     vflip: Chance | None = None
     """Flip top to bottom."""
     rot90: Chance | None = None
-    """One to three quarter turns."""
+    """Rotate by 90, 180 or 270 degrees."""
     d4: Chance | None = None
-    """Any of the eight flips and quarter turns."""
+    """Any of the eight combinations of flips and 90-degree rotations."""
     affine: AffineConfig | None = None
     """Rotate, scale and shift."""
     perspective: StrengthConfig | None = None
-    """Change of perspective."""
+    """Perspective transform."""
     spline: SplineConfig | None = None
-    """Deformation by a grid of points that move at random."""
+    """Thin-plate-spline warp by random displacements of a grid of control points."""
     elastic: ElasticConfig | None = None
     """Elastic deformation."""
     grid: GridConfig | None = None
-    """Distortion of a grid."""
+    """Grid distortion."""
     optical: StrengthConfig | None = None
-    """Distortion of a lens."""
+    """Lens distortion."""
     brightness_contrast: BrightnessContrastConfig | None = None
-    """Change of brightness and contrast."""
+    """Change brightness and contrast."""
     hsv: HsvConfig | None = None
-    """Change of hue, saturation and value."""
+    """Change hue, saturation and value."""
     gamma: GammaConfig | None = None
     """Gamma correction."""
     clahe: ClaheConfig | None = None
     """Contrast-limited adaptive histogram equalisation."""
     stain: StainConfig | None = None
-    """Change of the amounts of haematoxylin, eosin and DAB."""
+    """Jitter the haematoxylin, eosin and DAB channels."""
     restain: RestainConfig | None = None
-    """Colours drawn from the distribution of the training set."""
+    """Random stain normalisation (RandStainNA)."""
     channel_shuffle: Chance | None = None
     """Shuffle the channels."""
     slice_flip: Chance | None = None
-    """Reverse the order of the slices that are seen as channels."""
+    """Reverse the order of context slices."""
     noise: NoiseConfig | None = None
     """Gaussian noise."""
     blur: BlurConfig | None = None
@@ -211,9 +210,9 @@ class StepConfig(Section):
     compression: CompressionConfig | None = None
     """JPEG compression."""
     dropout: DropoutConfig | None = None
-    """Holes in the image, not in the label."""
+    """Coarse dropout: holes in the image, not in the label."""
     one_of: OneOfConfig | None = None
-    """One of several changes."""
+    """One of several steps, chosen at random."""
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -226,13 +225,13 @@ class StepConfig(Section):
 
     @model_serializer(mode="wrap")
     def _only_chosen(self, handler: SerializerFunctionWrapHandler) -> dict[str, object]:
-        """Leave out the other keys, so that what is saved can be read again."""
+        """Omit the unset keys, so that a saved step validates again."""
         values: dict[str, object] = handler(self)
         return {key: value for key, value in values.items() if key in self.model_fields_set}
 
     @property
     def chosen(self) -> Chance | None:
-        """Settings of the one change."""
+        """Parameters of the step."""
         (name,) = self.model_fields_set
         settings: Chance | None = getattr(self, name)
         return settings
@@ -242,11 +241,10 @@ class MixBatchesConfig(Chance):
     """Mix the patches of a batch with each other."""
 
     kind: Literal["cutmix", "mixup"] = "cutmix"
-    """``cutmix`` puts a box of one patch into another, around foreground where there is any;
+    """``cutmix`` pastes a box of one patch into another, around foreground if there is any;
     ``mixup`` averages two patches and their labels."""
     alpha: float = Field(default=1.0, gt=0)
-    """Parameter of the Beta distribution that the share of each patch is drawn from; 1 is
-    uniform."""
+    """Parameter of the Beta distribution from which the mixing ratio is drawn; 1 is uniform."""
 
 
 Preset = Literal["none", "d4", "light", "stain", "siim", "stas", "heavy"]

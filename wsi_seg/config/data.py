@@ -1,4 +1,4 @@
-"""Owns the sections of a recipe that say what is learned from: classes and slides."""
+"""Owns the recipe sections for the training data: classes and slides."""
 
 import re
 from pathlib import Path
@@ -16,23 +16,23 @@ class ClassConfig(Section):
     """One structure to segment."""
 
     name: str
-    """Name of the class, as annotations spell it unless ``from`` says otherwise."""
+    """Name of the class, which is also its name in the annotations unless ``from`` is set."""
     colour: str | None = None
     """Colour ``#rrggbb``; null takes one from a palette."""
     merged: tuple[str, ...] = Field(default=(), alias="from")
-    """Names in the annotations that are all this class; an empty list is ``name`` alone."""
+    """Names in the annotations that are merged into this class; an empty list is ``name`` only."""
     weight: float = Field(default=1.0, gt=0)
-    """How much it counts in the loss; in cross-entropy of exclusive classes its pixels, where those
-    of the background count 1."""
+    """Weight of the class in the loss; in the cross-entropy of exclusive classes, the weight of its
+    pixels relative to background."""
 
 
 class ClassesConfig(Section):
-    """Structures to segment. A bare list is its ``table``."""
+    """Structures to segment. A plain list is read as its ``table``."""
 
     mode: ClassMode | None = None
-    """``exclusive``: a pixel is of one class or background, decided by softmax. ``overlapping``: it
-    may be of several, each decided by a sigmoid. Null is ``exclusive`` for several classes, and
-    ``overlapping``, which is one sigmoid then, for one."""
+    """``exclusive``: a pixel belongs to one class or to background (softmax). ``overlapping``: a
+    pixel may belong to several classes (a sigmoid each). Null is ``exclusive`` for several classes
+    and ``overlapping`` for a single class."""
     table: tuple[ClassConfig, ...] = Field(min_length=1)
     """The classes, in the order of the model's output channels."""
 
@@ -40,7 +40,7 @@ class ClassesConfig(Section):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Take the bare list too, which `load_recipe` reads as the table."""
+        """Allow a plain list, which `load_recipe` reads as the table."""
         section = handler(core_schema)
         table = handler.resolve_ref_schema(section)["properties"]["table"]
         rows = {key: table[key] for key in ("type", "items", "minItems")}
@@ -51,21 +51,21 @@ class ClassesConfig(Section):
 
     @property
     def is_exclusive(self) -> bool:
-        """Whether a pixel has one class at most."""
+        """Whether a pixel has at most one class."""
         return self.mode == "exclusive" or (self.mode is None and len(self.table) > 1)
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """How much each class counts in the loss."""
+        """Weight of each class in the loss."""
         return tuple(one.weight for one in self.table)
 
     def named(self) -> ClassTable:
-        """Classes with their ids and colours.
+        """Return the class table with ids and colours.
 
         Raises
         ------
         ConfigError
-            If a name is empty or occurs twice, or a colour is not one.
+            If a name is empty or occurs twice, or a colour is invalid.
         """
         return ClassTable.named(
             [one.name for one in self.table],
@@ -76,43 +76,42 @@ class ClassesConfig(Section):
 
 
 class DataConfig(Section):
-    """Which slides are learned from, and which are held out."""
+    """Which slides are used for training, and which are held out."""
 
     stores: tuple[Path, ...] = Field(min_length=1)
     """Collections made by ``wsi-seg tile``."""
     label: str = "annotations"
-    """Name of the label that is the truth."""
+    """Name of the label used as ground truth."""
     train: tuple[str, ...] | None = None
-    """Names of slides to learn from; null takes every slide that has the label and is not held
+    """Names of the training slides; null takes every slide that has the label and is not held
     out."""
     validation: tuple[str, ...] | Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Names of the slides held out, or the fraction of slides that is drawn by ``seed``, with as
-    much foreground as the others; 0 holds out no slide, and then the last epoch counts as the
-    best."""
+    """Names of the held-out slides, or the fraction of slides to hold out, drawn with ``seed`` and
+    balanced by foreground; with 0, no slide is held out and the last epoch counts as the best."""
     folds: Annotated[int | None, Field(ge=2)] = None
-    """Number of folds of a cross-validation, which replaces ``validation``; null trains once."""
+    """Number of cross-validation folds, which replace ``validation``; null trains once."""
     groups: Path | None = None
     """Table (csv with columns slide, group) of slides that belong together, such as those of one
-    patient; a group is on one side of every split."""
+    patient; a group is never split between training and validation."""
     group_pattern: str | None = None
-    """The same from the names: a regular expression whose first part in brackets is the group,
-    for example ``([^-]+)-``."""
+    """Alternative to ``groups``: a regular expression whose first capturing group, matched on the
+    slide's name, is its group; for example ``([^-]+)-``."""
     context_slices: Annotated[int, Unit("slices")] = Field(default=0, ge=0, le=32)
-    """Slices of a volume on either side that a slice is seen with, each as one channel of grey
-    (2.5-D), the last one repeated past the ends; 0 sees RGB."""
+    """Neighbouring slices of a volume on either side of each slice (2.5-D), each as one grey
+    channel; the first and last slice are repeated past the ends. 0 uses RGB."""
     context_step_mm: Annotated[float | None, Field(gt=0), Unit("mm")] = None
-    """From one of these slices to the next, whatever the distance of slices in a volume: the
-    nearest are taken. Null takes the neighbours as they are."""
+    """Distance between context slices, whatever the slice spacing of the volume; the nearest
+    slices are taken. Null takes adjacent slices."""
     pseudo_weight: float = Field(default=0.5, ge=0)
-    """Weight in the loss of pixels on slides whose labels ``wsi-seg pseudo`` wrote; those drawn
-    by people weigh 1."""
+    """Weight in the loss of pixels on slides with pseudo-labels from ``wsi-seg pseudo``; manual
+    annotations have weight 1."""
 
     @field_validator("group_pattern")
     @classmethod
     def _one_group(cls, pattern: str | None) -> str | None:
         try:
             if pattern is not None and re.compile(pattern).groups < 1:
-                raise ValueError("expected a part in brackets, which names the group")
+                raise ValueError("expected a capturing group in brackets, which names the group")
         except re.error as error:
             raise ValueError(f"is not a regular expression: {error}") from error
         return pattern

@@ -1,6 +1,6 @@
-"""Owns ensembles: what becomes of the networks of several folds, and the file that names members.
+"""Owns the settings of ensembles: the recipe section, and the file that lists members.
 
-The file is YAML, its paths are relative to its own folder::
+The file is YAML; its paths are relative to its own folder::
 
     members:
       - {checkpoint: fold_0/best.safetensors, weight: 1.0}
@@ -8,7 +8,7 @@ The file is YAML, its paths are relative to its own folder::
       - {checkpoint: other/ensemble.yaml, weight: 2.0}
     mode: weighted
 
-A member may be the file of another ensemble: its networks share the member's weight.
+A member may be another ensemble file: its networks share the member's weight.
 """
 
 import json
@@ -24,42 +24,42 @@ from wsi_seg.errors import ConfigError
 
 
 class EnsembleConfig(Section):
-    """What is made of the networks of all folds."""
+    """How the networks of all folds are combined."""
 
     average: bool | Literal["greedy"] = False
-    """Average the weights of each fold's ``train.top_k`` networks to one network, in place of a
-    member each. ``greedy`` begins with the best, adds one after the other, and leaves out those
-    with which the score of the slides held out falls."""
+    """Average the weights of each fold's ``train.top_k`` networks into one network (model soup)
+    instead of making each a member. ``greedy`` starts with the best, adds the others one by one,
+    and drops those that lower the score on the held-out slides."""
     out_of_fold: bool = True
-    """Predict every slide by the fold that has not seen it, and keep the predictions."""
+    """Predict every slide with the fold that held it out, and save the predictions."""
 
 
 class EnsembleMember(Section):
     """One network of an ensemble."""
 
     checkpoint: str
-    """Its file, or that of another ensemble, relative to the ensemble's own."""
+    """Path of a checkpoint, or of another ensemble file, relative to this ensemble file."""
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """How much it counts; only ratios matter."""
+    """Weight of the member; only ratios matter."""
 
 
 class EnsembleFile(Section):
-    """Networks that predict together."""
+    """Networks whose predictions are combined."""
 
     members: Annotated[tuple[EnsembleMember, ...], Field(min_length=1)]
-    """At least one."""
+    """At least one member."""
     mode: Mode = "mean"
-    """How they are combined."""
+    """How predictions are combined."""
 
 
 def read_ensemble(path: Path) -> EnsembleFile:
-    """Read an ensemble's file; the checkpoints come back as they can be opened from here.
+    """Read an ensemble file, with nested ensembles expanded and paths relative to the working dir.
 
     Raises
     ------
     ConfigError
-        If it cannot be read, or says something else than an ensemble does; or if it names another
-        ensemble that is not a mean, or is not one itself.
+        If the file cannot be read or is not an ensemble, or if it names another ensemble and one of
+        the two has a mode other than mean or weighted.
     """
     found = _read(path)
     members = tuple(network for one in found.members for network in _networks(one, found, path))
@@ -79,7 +79,7 @@ def _read(path: Path) -> EnsembleFile:
 
 
 def _networks(member: EnsembleMember, outer: EnsembleFile, path: Path) -> list[EnsembleMember]:
-    """Give a member as it can be opened from here, or the networks of the ensemble that it is."""
+    """Resolve a member's path; expand it if it is an ensemble itself."""
     file = path.parent / member.checkpoint
     if file.suffix not in (".yaml", ".yml"):
         return [member.model_copy(update={"checkpoint": str(file)})]

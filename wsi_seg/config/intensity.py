@@ -1,4 +1,4 @@
-"""Owns the section of a recipe that says how pixels are changed before any model sees them."""
+"""Owns the recipe section for intensity normalisation, applied before the model sees pixels."""
 
 from typing import Annotated, Literal, Self
 
@@ -15,42 +15,41 @@ class LocalContrastConfig(Section):
     kernel_px: Annotated[int, Unit("pixels of the level that is read")] = Field(
         default=64, ge=8, le=1024
     )
-    """Side of the cells that the slide is cut into; each has a curve of its own."""
+    """Side of the cells of the slide; each cell has its own curve."""
     clip: float = Field(default=2.0, ge=1, le=100)
-    """How many times its mean a bin of a cell's histogram may have; what is above is spread over
-    all bins."""
+    """Clip limit of a cell's histogram, as a multiple of the mean bin; the excess is redistributed
+    over all bins."""
 
 
 class IntensityConfig(Section):
-    """How grey values and colours are changed, in training and in inference alike.
+    """Normalisation of intensities, the same in training and inference.
 
-    Done in the order of the keys. What is measured for it is measured once per slide, from a
-    picture of the whole of at most 2,048 pixels a side, so a pixel does not depend on the tile that
-    shows it.
+    Steps are applied in the order of the keys. Statistics are measured once per slide, on an
+    overview of at most 2,048 pixels a side, so a pixel's value does not depend on the tile.
     """
 
     stain: Literal["none", "macenko", "reinhard"] = "none"
-    """Bring the colours of each slide to those of a reference in H&E: ``macenko`` by its two stains
-    (Macenko et al., 2009), ``reinhard`` by mean and deviation (Reinhard et al., 2001)."""
+    """Normalise the colours of each slide to an H&E reference: ``macenko`` by its two stain vectors
+    (Macenko et al., 2009), ``reinhard`` by mean and standard deviation (Reinhard et al., 2001)."""
     scale: Literal["none", "minmax", "percentiles", "slide"] = "none"
-    """Scale values of each slide linearly. ``minmax``: the darkest of all channels becomes 0, the
-    brightest 255; ``percentiles`` the same of ``percentiles``; ``slide``: each channel gets the
-    mean and deviation of ImageNet."""
+    """Scale the values of each slide linearly. ``minmax``: the minimum over all channels becomes 0,
+    the maximum 255; ``percentiles``: the same with ``percentiles``; ``slide``: each channel gets
+    the mean and standard deviation of ImageNet."""
     percentiles: tuple[Percent, Percent] = (1, 99)
-    """Lower and upper percentile that become 0 and 255."""
+    """Lower and upper percentile, which become 0 and 255."""
     clahe: LocalContrastConfig | None = None
-    """Equalise contrast cell by cell; null does not."""
+    """Contrast-limited adaptive histogram equalisation; null skips it."""
     outside_tissue: Annotated[int | None, Field(ge=0, le=255)] = None
-    """Grey of all pixels outside the tissue mask, which `wsi-seg ct lungs` makes that of the lungs;
-    null leaves them."""
+    """Grey value for all pixels outside the tissue mask (after `wsi-seg ct lungs`, the lung mask);
+    null leaves them unchanged."""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
         if self.percentiles[0] >= self.percentiles[1]:
-            raise ValueError("expected a lower percentile and a higher one")
+            raise ValueError(f"got {list(self.percentiles)}; expected the lower percentile first")
         return self
 
     @property
     def is_on(self) -> bool:
-        """Whether anything is changed."""
+        """Whether any step is enabled."""
         return self != IntensityConfig(percentiles=self.percentiles)

@@ -1,7 +1,7 @@
-"""Owns reading and writing recipes, and the sentence for each thing that is wrong in one.
+"""Owns reading and writing recipes, and the error message for each invalid key or value.
 
-A key that does not exist is an error that names the file, the key and the nearest valid key;
-nothing is guessed and no default hides a misspelling. Paths are relative to the recipe's file.
+An unknown key is an error that names the file, the key and the nearest valid key, so that no
+misspelling goes unnoticed. Paths are relative to the recipe's file.
 """
 
 import difflib
@@ -21,25 +21,25 @@ from wsi_seg.errors import ConfigError
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
+    """Read and validate a recipe.
 
     Parameters
     ----------
     path
         YAML file; paths in it are relative to its folder.
     overrides
-        Settings of the form ``train.epochs=3``; the value is read as YAML, a number picks an
-        entry of a list (``classes.0.name=tumour``).
+        Settings of the form ``train.epochs=3``. The value is parsed as YAML; a number in the key
+        indexes a list (``classes.0.name=tumour``).
 
     Returns
     -------
     Recipe
-        Checked, with all defaults.
+        The validated recipe, with all defaults filled in.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read, a key is unknown or missing, or a value does not fit.
+        If the file cannot be read, a key is unknown or missing, or a value is invalid.
 
     Examples
     --------
@@ -53,7 +53,7 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     if isinstance(values.get("classes"), list):
         values["classes"] = {"table": values["classes"]}
     try:
-        # By way of JSON, whose lists and numbers pydantic's strict mode takes for what they are.
+        # Through JSON, because in strict mode pydantic accepts lists as tuples only from JSON.
         recipe = Recipe.model_validate_json(json.dumps(values))
         recipe.class_table  # noqa: B018 - checks names and colours
     except ValidationError as error:
@@ -61,14 +61,14 @@ def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     except ConfigError as error:
         raise ConfigError(f"{path}{_set_note(overrides)}: classes: {error}") from error
     try:
-        recipe.stages  # noqa: B018 - checks what the phases change
+        recipe.stages  # noqa: B018 - validates the recipe of each phase
     except ValidationError as error:
         raise ConfigError(f"{path}{_set_note(overrides)}: phases: {_problems(error)}") from error
     return _absolute(recipe, path.parent.resolve())
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe with all its defaults; `load_recipe` gives the same one back.
+    """Write a recipe with all its defaults; `load_recipe` reads back an equal one.
 
     Raises
     ------
@@ -80,13 +80,13 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
 
 
 def _problems(error: ValidationError) -> str:
-    # Defaults that depend on a wrong value are not at fault themselves.
+    # Defaults that depend on an invalid value are not errors of their own.
     found = [one for one in error.errors() if one["type"] != "default_factory_not_called"]
     return "; ".join(_explain(one["loc"], one["type"], one["msg"]) for one in found[:5])
 
 
 def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:
-    """One problem as a sentence that names the key, and the nearest one where it is unknown."""
+    """Describe one problem by its key, and suggest the nearest valid key if it is unknown."""
     keys = ".".join(str(part) for part in loc if not _names_a_type(part)) or "recipe"
     if kind != "extra_forbidden":
         return f"{keys}: {message.removeprefix('Value error, ')}"
@@ -97,22 +97,22 @@ def _explain(loc: Sequence[int | str], kind: str, message: str) -> str:
 
 
 def _names_a_type(part: int | str) -> bool:
-    """Whether pydantic put this part in, to name a member of a union."""
+    """Return whether pydantic added this part of a location to name a member of a union."""
     return isinstance(part, str) and (part.startswith("constrained-") or "[" in part)
 
 
 def _keys_at(loc: Iterable[int | str]) -> list[str]:
-    """Return the valid keys of the section at this place."""
+    """Return the valid keys of the section at a location."""
     section: type[BaseModel] = Recipe
     for part in loc:
-        # A number picks an entry of a list, all of one section.
+        # An integer indexes a list, whose entries all have the same section type.
         if not isinstance(part, int) and not _names_a_type(part):
             section = _section_in(section.model_fields[part].annotation) or section
     return [field.alias or name for name, field in section.model_fields.items()]
 
 
 def _section_in(annotation: object) -> type[BaseModel] | None:
-    """Section named by a type such as ``X``, ``X | None`` or ``tuple[X, ...]``."""
+    """Return the section in a type such as ``X``, ``X | None`` or ``tuple[X, ...]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, (_section_in(inner) for inner in get_args(annotation))), None)
@@ -123,7 +123,7 @@ def _set_note(overrides: Sequence[str]) -> str:
 
 
 def _absolute(recipe: Recipe, folder: Path) -> Recipe:
-    """Recipe whose paths do not depend on where it is read."""
+    """Resolve the paths of a recipe against its folder."""
     stores = tuple(path if is_remote(path) else folder / path for path in recipe.data.stores)
     table = None if recipe.data.groups is None else folder / recipe.data.groups
     data = recipe.data.model_copy(update={"stores": stores, "groups": table})

@@ -1,4 +1,4 @@
-"""Owns the section of a recipe that says what is minimised: loss terms, their weights, options."""
+"""Owns the recipe section for the loss: its terms, their weights and options."""
 
 from typing import Annotated, Self
 
@@ -10,7 +10,7 @@ from wsi_seg.config.section import Section, Share, Unit
 
 
 class Term(Section):
-    """Term of the loss. A bare number is its weight."""
+    """Term of the loss. A plain number is its weight."""
 
     weight: float = Field(default=0.0, ge=0)
     """Weight of the term in the sum; 0 leaves it out."""
@@ -26,7 +26,7 @@ class Term(Section):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Take the bare number too."""
+        """Allow a plain number."""
         return {"anyOf": [{"type": "number", "minimum": 0}, handler(core_schema)]}
 
 
@@ -34,14 +34,14 @@ class BceTerm(Term):
     """Binary cross-entropy."""
 
     pos_weight: float = Field(default=1.0, gt=0)
-    """How many times as much a class's pixels count as the others."""
+    """Weight of a class's pixels relative to all other pixels."""
 
 
 class TopKTerm(Term):
-    """Cross-entropy of the hardest pixels alone."""
+    """Cross-entropy of the hardest pixels only."""
 
     share: Annotated[float, Field(gt=0, le=1)] = 0.1
-    """Share of the pixels that count."""
+    """Fraction of pixels that count."""
 
 
 class HardTerm(Term):
@@ -52,10 +52,10 @@ class HardTerm(Term):
 
 
 class HardHalvesTerm(HardTerm):
-    """Balanced cross-entropy whose halves weigh each pixel by its error."""
+    """Balanced cross-entropy, each pixel weighted by its error within its half."""
 
     negatives: Annotated[int | None, Field(ge=1), Unit("pixels")] = None
-    """Keep only so many of a patch's pixels outside each class, the hardest; null keeps all."""
+    """Keep only this many of the hardest negative pixels per patch and class; null keeps all."""
 
 
 class FocalTerm(Term):
@@ -64,11 +64,11 @@ class FocalTerm(Term):
     gamma: float = Field(default=2.0, ge=0)
     """Power of the error."""
     alpha: Share | None = None
-    """Weight of a class's pixels, 1 - alpha of the others; null weighs all the same."""
+    """Weight of a class's pixels; all others have weight 1 - alpha. Null weighs all equally."""
 
 
 class TverskyTerm(Term):
-    """Tversky loss; with ``fp`` and ``fn`` of 0.5 it is Dice."""
+    """Tversky loss; equal to Dice if ``fp`` and ``fn`` are 0.5."""
 
     fp: float = Field(default=0.3, ge=0)
     """Weight of false positives."""
@@ -84,47 +84,47 @@ class HausdorffTerm(Term):
 
 
 class ContourTerm(Term):
-    """Active contour: the area that is wrong, and the length of the outline."""
+    """Active contour: the misclassified area, and the length of the contour."""
 
     length: float = Field(default=1.0, ge=0)
-    """Weight of the outline's length."""
+    """Weight of the contour's length."""
 
 
 class SkeletonTerm(Term):
-    """Centre lines, thinned in steps."""
+    """Soft skeleton (centre lines) by iterative thinning."""
 
     steps: int = Field(default=10, ge=1, le=200)
-    """Steps of thinning: half the width in pixels of the widest structure."""
+    """Thinning iterations: half the width in pixels of the widest structure."""
 
 
-# Terms of classes that are decided on their own, and of classes that exclude each other; the others
-# are for both.
+# Terms for overlapping classes only, and for exclusive classes only.
 INDEPENDENT = frozenset({"bce", "bce_balanced", "bce_topk", "bce_hard", "bce_hard_halves"})
 EXCLUSIVE = frozenset({"ce"})
 
 
 class LossConfig(Section):
-    """Terms of the loss; a term that is not named is left out.
+    """Terms of the loss; a term that is not listed has weight 0.
 
-    Their definitions are in `wsi_seg.learn.losses`. A recipe without this section has
-    ``{bce: 1, dice: 1}``, and ``{ce: 1, dice: 1}`` where classes are exclusive. Probabilities are
-    sigmoids, or the softmax of exclusive classes, whose background is no class.
+    Their definitions are in `wsi_seg.learn.losses`. The default is ``{bce: 1, dice: 1}``, or
+    ``{ce: 1, dice: 1}`` for exclusive classes. Probabilities are sigmoids, or for exclusive
+    classes the softmax over classes and background, without the background channel.
     """
 
     ce: Term = Term()
-    """Cross-entropy of exclusive classes and background, each pixel weighing as its class does."""
+    """Cross-entropy over exclusive classes and background, each pixel weighted by its class."""
     bce: BceTerm = BceTerm()
     """Binary cross-entropy."""
     bce_balanced: Term = Term()
-    """Half the mean over a class's pixels and half the mean over the others."""
+    """Binary cross-entropy: half the mean over a class's pixels plus half the mean over the
+    others."""
     bce_topk: TopKTerm = TopKTerm()
-    """Cross-entropy of the hardest pixels alone."""
+    """Binary cross-entropy of the hardest pixels only."""
     bce_hard: HardTerm = HardTerm()
-    """Cross-entropy weighted by the error."""
+    """Binary cross-entropy weighted by the error."""
     bce_hard_halves: HardHalvesTerm = HardHalvesTerm()
-    """As ``bce_balanced``, in each half weighted by the error; for rounds of hard mining."""
+    """Like ``bce_balanced``, with each half weighted by the error; for rounds of hard mining."""
     bce_empty: Term = Term()
-    """Cross-entropy of the class head: whether a class is in the patch."""
+    """Binary cross-entropy of the classification head: whether a class is in the patch."""
     focal: FocalTerm = FocalTerm()
     """Focal loss (Lin et al., 2017)."""
     mse: Term = Term()
@@ -132,9 +132,9 @@ class LossConfig(Section):
     dice: Term = Term()
     """1 - Dice of the probabilities."""
     dice_positive: Term = Term()
-    """1 - Dice of each patch and class that has pixels, mean over those alone."""
+    """1 - Dice per patch and class, averaged over the patches and classes that have pixels."""
     log_dice: Term = Term()
-    """-log of Dice: steep where there is hardly any overlap."""
+    """-log of Dice: steep where there is little overlap."""
     jaccard: Term = Term()
     """1 - intersection over union of the probabilities."""
     tversky: TverskyTerm = TverskyTerm()
@@ -142,20 +142,20 @@ class LossConfig(Section):
     mcc: Term = Term()
     """1 - Matthews correlation (Abhishek and Hamarneh, 2021)."""
     lovasz: Term = Term()
-    """Lovász hinge, a convex surrogate of 1 - IoU; Lovász-softmax of exclusive classes (Berman et
+    """Lovász hinge, a convex surrogate of 1 - IoU; Lovász-softmax for exclusive classes (Berman et
     al., 2018)."""
     cl_dice: SkeletonTerm = SkeletonTerm()
-    """1 - soft clDice: whether centre lines of thin structures are covered (Shit et al., 2021)."""
+    """1 - soft clDice: overlap of the centre lines of thin structures (Shit et al., 2021)."""
     boundary: Term = Term()
     """Mean of probability times signed distance to the true outline (Kervadec et al., 2019)."""
     hausdorff: HausdorffTerm = HausdorffTerm()
     """Squared error weighted by distances to both outlines (Karimi and Salcudean, 2020)."""
     active_contour: ContourTerm = ContourTerm()
-    """Wrong area plus length of the outline (Chen et al., 2019)."""
+    """Misclassified area plus length of the contour (Chen et al., 2019)."""
 
     @property
     def terms(self) -> dict[str, Term]:
-        """Terms of a weight above 0, by name."""
+        """Terms with a weight above 0, by name."""
         return {name: term for name, term in self if term.weight > 0}
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""Owns the sections of a recipe that say how weights are changed: optimiser and schedule."""
+"""Owns the recipe sections for the optimiser and the learning-rate schedule."""
 
 from typing import Annotated, Literal, Self
 
@@ -11,31 +11,31 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Section):
-    """Optimiser and its settings; what is null is the optimiser's own default."""
+    """Optimiser and its settings; null is the optimiser's own default."""
 
     name: Literal["sgd", "adam", "adamw", "radam", "adabelief", "ranger", "lion"] = "adamw"
-    """Optimiser, of torch or pytorch-optimizer; all but ``sgd`` and ``adam`` decouple weight
+    """Optimiser from torch or pytorch-optimizer; all but ``sgd`` and ``adam`` decouple weight
     decay from the gradient."""
     lr: Positive = 1e-3
-    """Highest learning rate."""
+    """Maximum learning rate."""
     encoder_lr: Positive | None = None
-    """Highest learning rate of the encoder; null is ``lr``."""
+    """Maximum learning rate of the encoder; null is ``lr``."""
     weight_decay: float = Field(default=1e-4, ge=0)
-    """Weight decay of all weights."""
+    """Weight decay, for all weights."""
     momentum: _Beta | None = None
-    """Momentum, of ``sgd`` alone; null is 0.9."""
+    """Momentum (``sgd`` only); null is 0.9."""
     betas: tuple[_Beta, _Beta] | None = None
-    """Decay rates of the moments, of all but ``sgd``."""
+    """Decay rates of the moment estimates (all but ``sgd``)."""
     eps: Positive | None = None
-    """Term that keeps denominators above 0, of all but ``sgd`` and ``lion``."""
+    """Term added to denominators for numerical stability (all but ``sgd`` and ``lion``)."""
     lookahead: bool = False
-    """Every 5 steps, pull the weights half-way back to where they were (Zhang et al., 2019);
+    """Every 5 steps, interpolate half-way back to the previous slow weights (Zhang et al., 2019);
     ``ranger`` has it built in."""
     clip_norm: Positive | None = None
-    """Highest norm of all gradients together; null clips nothing."""
+    """Maximum norm of the gradients of all parameters; null does not clip."""
     agc: Positive | None = None
-    """Highest ratio of each unit's gradient norm to its weight norm (adaptive gradient clipping,
-    Brock et al., 2021); null clips nothing."""
+    """Maximum ratio of each unit's gradient norm to its weight norm (adaptive gradient clipping,
+    Brock et al., 2021); null does not clip."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -52,7 +52,7 @@ class OptimizerConfig(Section):
         return self
 
 
-# Options of each schedule and what they are where the recipe does not say.
+# Options of each schedule with their defaults.
 _OPTIONS: dict[str, dict[str, float | None]] = {
     "constant": {"warmup_epochs": 0.0},
     "step": {"epochs": 10.0, "factor": 0.1, "warmup_epochs": 0.0},
@@ -65,15 +65,15 @@ _OPTIONS: dict[str, dict[str, float | None]] = {
 
 
 class ScheduleConfig(Section):
-    """How the learning rate changes; what is null is the schedule's own default.
+    """Learning-rate schedule; null is the schedule's own default.
 
-    ``one_cycle`` rises over the share ``rise`` of the run, then falls to 0 along a cosine.
-    ``cosine`` falls to ``min_lr`` over ``epochs`` (null: the whole run), and climbs back if the
-    run is longer. ``warm_restarts`` falls in the same way, then starts again, each time
-    ``multiply`` as long. ``cyclic`` goes from ``min_lr`` up to ``lr`` and down again in
+    ``one_cycle`` rises over the fraction ``rise`` of the run, then falls to 0 along a cosine.
+    ``cosine`` falls to ``min_lr`` over ``epochs`` (null: the whole run), and rises again if the
+    run is longer. ``warm_restarts`` falls in the same way, then restarts with a period
+    ``multiply`` times as long. ``cyclic`` rises from ``min_lr`` to ``lr`` and falls back within
     ``epochs``. ``step`` multiplies by ``factor`` every ``epochs``. ``plateau`` multiplies by
-    ``factor`` once ``train.monitor`` has not gained ``threshold`` for more than ``patience``
-    validations. All but the last are advanced step by step.
+    ``factor`` when ``train.monitor`` has not improved by ``threshold`` for more than ``patience``
+    validations. All but ``plateau`` are updated after each step.
     """
 
     name: Literal[
@@ -81,22 +81,22 @@ class ScheduleConfig(Section):
     ] = "one_cycle"
     """Schedule of the learning rate."""
     epochs: Annotated[Positive | None, Unit("epochs")] = None
-    """Length of one fall, cycle or step: null is the run for ``cosine``, 10 for ``step``, 2 for
-    ``cyclic`` and 1 for ``warm_restarts``."""
+    """Period: null is the whole run for ``cosine``, 10 for ``step``, 2 for ``cyclic`` and 1 for
+    ``warm_restarts``."""
     multiply: Annotated[int | None, Field(ge=1)] = None
-    """How many times as long each restart of ``warm_restarts`` is; null is 2."""
+    """Factor by which each period of ``warm_restarts`` is longer than the previous; null is 2."""
     factor: Annotated[float | None, Field(gt=0, lt=1)] = None
     """Factor of ``step`` and ``plateau``; null is 0.1."""
     patience: Annotated[int | None, Field(ge=0), Unit("validations")] = None
-    """How long ``plateau`` waits for a gain; null is 2."""
+    """Validations without improvement that ``plateau`` tolerates; null is 2."""
     threshold: Annotated[float | None, Field(ge=0)] = None
-    """Smallest gain that ``plateau`` counts; null is 0.0001."""
+    """Smallest change that ``plateau`` counts as an improvement; null is 0.0001."""
     min_lr: Annotated[float | None, Field(ge=0)] = None
-    """Lowest learning rate; null is 0."""
-    rise: Annotated[float | None, Field(gt=0, lt=1), Unit("part of the run")] = None
-    """How long ``one_cycle`` rises; null is 0.1."""
+    """Minimum learning rate; null is 0."""
+    rise: Annotated[float | None, Field(gt=0, lt=1), Unit("fraction of the run")] = None
+    """Length of the rise of ``one_cycle``; null is 0.1."""
     warmup_epochs: Annotated[float | None, Field(ge=0), Unit("epochs")] = None
-    """How long the learning rate first rises from a thousandth; null is 0."""
+    """Length of the linear warm-up from a thousandth of the learning rate; null is 0."""
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -107,7 +107,7 @@ class ScheduleConfig(Section):
         return self
 
     def option(self, key: str) -> float:
-        """Value of an option that the schedule takes, its default where the recipe does not say."""
+        """Return an option of the schedule, or its default if it is null."""
         value = getattr(self, key)
         default = _OPTIONS[self.name][key]
         return float(default or 0.0) if value is None else float(value)

@@ -1,4 +1,4 @@
-"""Owns the phases of a recipe: what each changes of the recipe around it."""
+"""Owns the recipe section for phases: the changes that each makes to the recipe."""
 
 from collections.abc import Mapping
 from typing import Annotated, Self
@@ -15,23 +15,23 @@ from wsi_seg.config.section import Section, Unit
 
 Changes = dict[str, JsonValue]
 
-# Keys of the model that decide its layers.
+# Keys of the model that determine its layers.
 _FIXED = {"architecture", "encoder", "weights", "decoder_attention", "full_resolution_skip"}
 
-# Sections that a phase replaces as a whole: their keys belong together.
+# Sections that a phase replaces as a whole, because their keys depend on each other.
 _WHOLE = {"loss", "schedule", "mix"}
 
 
 class PhaseConfig(Section):
-    """One stage of a run. It starts from the best network of the stage before it.
+    """One stage of a run. It starts from the best network of the previous stage.
 
-    All but ``name`` are keys of the recipe with what they are in this stage. Sections change key
-    by key; ``loss``, ``schedule`` and ``sampling.mix`` are replaced as a whole. Optimiser and
-    schedule start again.
+    All keys but ``name`` are keys of the recipe with their values in this stage. Sections are
+    merged key by key; ``loss``, ``schedule`` and ``sampling.mix`` are replaced as a whole. The
+    optimiser and the schedule are reset.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
-    """Name of the stage, and of its folder inside the run's."""
+    """Name of the stage, and of its subfolder of the run."""
     mpp: Annotated[float | None, Unit("um per pixel")] = None
     """Changes ``mpp``."""
     patch_px: Annotated[int | None, Unit("pixels")] = None
@@ -41,7 +41,7 @@ class PhaseConfig(Section):
     sampling: Changes | None = None
     """Changes keys of ``sampling``."""
     model: Changes | None = None
-    """Changes keys of ``model`` that leave its layers alone."""
+    """Changes keys of ``model`` that do not change its layers."""
     loss: Changes | None = None
     """Replaces ``loss``."""
     optimizer: Changes | None = None
@@ -63,12 +63,12 @@ class PhaseConfig(Section):
 
     @model_serializer(mode="wrap")
     def _only_changes(self, handler: SerializerFunctionWrapHandler) -> Changes:
-        """Leave out what the phase does not change, which null would do."""
+        """Omit unset keys, because a null would change the recipe."""
         values: Changes = handler(self)
         return {key: value for key, value in values.items() if key in self.model_fields_set}
 
     def applied_to(self, recipe: Mapping[str, JsonValue]) -> Changes:
-        """Values of a recipe as they are in this stage."""
+        """Return the values of a recipe with the changes of this stage."""
         changes = self.model_dump(mode="json", exclude={"name"})
         return _merged(recipe, changes)
 

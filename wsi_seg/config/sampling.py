@@ -1,4 +1,4 @@
-"""Owns the sections of a recipe that say where patches are drawn."""
+"""Owns the recipe sections for patch sampling."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,21 +8,22 @@ from wsi_seg.config.section import Section, Share, Unit
 
 
 class MixConfig(Section):
-    """How often each layer of the importance map is drawn from, in proportion to the others."""
+    """Relative frequency of each layer of the importance map."""
 
     objects: Share = 0
-    """Around annotated objects, each in turn: anywhere that a patch touches the object's box."""
+    """Around annotated objects, each in turn: anywhere that the patch overlaps the object's
+    bounding box."""
     regions: dict[str, Share] = Field(default_factory=dict)
-    """Wherever a patch touches a class, by name, of the label ``sampling.regions_label``; pixels of
-    objects are left out where ``objects`` is above 0."""
+    """By class name: anywhere that the patch overlaps this class of ``sampling.regions_label``;
+    pixels of objects are excluded if ``objects`` is above 0."""
     tissue: Share = 0
-    """Wherever a patch touches tissue."""
+    """Anywhere that the patch overlaps tissue."""
     boundary: Share = 0
     """Cells that the outline of an object crosses."""
     hard_negatives: Share = 0
-    """Where the last model was wrong, see ``wsi-seg mine``."""
+    """Where a previous model was wrong; see ``wsi-seg mine``."""
     background: Share = 0
-    """Wherever a patch touches what is not tissue, and no object."""
+    """Anywhere that the patch overlaps background and no object."""
     empty: Share = 0
     """Uniform by area over slides without any object, such as negative X-rays."""
 
@@ -34,89 +35,89 @@ class MixConfig(Section):
 
     @property
     def total(self) -> float:
-        """Sum that the shares are parts of."""
+        """Sum of all shares."""
         areas = self.tissue + self.background + self.empty
         cells = self.boundary + self.hard_negatives
         return self.objects + sum(self.regions.values()) + areas + cells
 
 
 class SizesConfig(Section):
-    """How often an object of some size counts: small ones more often."""
+    """Repeats of objects by size, for example to draw small ones more often."""
 
     edges_mm: Annotated[tuple[Annotated[float, Field(gt=0)], ...], Unit("mm")] = Field(min_length=1)
-    """Ascending diameters: those of lesions, where objects are slices of them, else of circles of
-    the objects' areas."""
+    """Ascending diameters: of the lesion, where objects are slices of a lesion; otherwise of the
+    circle with the object's area."""
     repeats: tuple[Annotated[int, Field(ge=0, le=1000)], ...]
-    """How many times an object below each edge counts in a round; as many as edges."""
+    """Number of draws of an object below each edge per pass; as many values as edges."""
     above: Literal["keep", "drop"] = "keep"
-    """Objects from the last edge on: ``keep`` them once, or ``drop`` them."""
+    """Objects at or above the last edge: ``keep`` them once per pass, or ``drop`` them."""
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
         if len(self.repeats) != len(self.edges_mm) or list(self.edges_mm) != sorted(
             set(self.edges_mm)
         ):
-            raise ValueError("expected ascending edges_mm and as many repeats")
+            raise ValueError("expected ascending edges_mm, and as many repeats as edges_mm")
         return self
 
 
 class StrataConfig(Section):
-    """Objects in bins by the share of a patch that they cover; each bin is drawn as often.
+    """Bins of objects by the fraction of a patch that they cover; each bin is drawn equally often.
 
-    An object that covers the share ``a`` is in bin ``round(a * scale)``, at most ``bins``.
+    An object that covers the fraction ``a`` is in bin ``round(a * scale)``, at most ``bins``.
     """
 
     scale: float = Field(default=20.0, gt=0)
-    """Bins per patch covered."""
+    """Bins per unit of covered fraction."""
     bins: int = Field(default=4, ge=1, le=100)
-    """Number of the last bin."""
+    """Index of the last bin."""
 
 
 class GridConfig(Section):
-    """Patches on a grid over the tissue in place of draws from the map."""
+    """Patches on a regular grid over the tissue instead of draws from the importance map."""
 
-    overlap: Annotated[float, Unit("part of the side")] = Field(default=0.0, ge=0, le=0.9)
-    """How much neighbouring patches share."""
+    overlap: Annotated[float, Unit("fraction of the side")] = Field(default=0.0, ge=0, le=0.9)
+    """Overlap of neighbouring patches."""
     shifted: bool = True
-    """Move the grid by another random offset in each epoch."""
+    """Shift the grid by a new random offset in each epoch."""
 
 
 class SamplingConfig(Section):
     """Where patches are drawn."""
 
     mix: MixConfig = MixConfig(objects=0.5, tissue=0.4, background=0.1)
-    """Shares of the layers of the importance map."""
+    """Relative frequency of each layer of the importance map."""
     patches_per_epoch: Annotated[int | None, Field(ge=1, le=2**31 - 1), Unit("patches")] = 1000
-    """Length of an epoch, rounded up to full batches; null draws each object once, the other
+    """Length of an epoch, rounded up to full batches; null draws each object once and the other
     layers in proportion."""
     unit: Literal["object", "lesion", "slide"] = "object"
-    """What ``mix.objects`` takes in turn: each ``object``; each ``lesion`` of a volume, on any of
-    the slices that show it; or each ``slide`` that has any, for small images that are positive as
-    a whole. Lesions are known of spheres in mm; what is not of one is taken as an object."""
+    """What ``mix.objects`` cycles through: each ``object``; each ``lesion`` of a volume, on any
+    slice that shows it; or each ``slide`` with objects, for small images labelled as a whole.
+    Lesions come from spheres in mm; objects outside them count as lesions of their own."""
     regions_label: str = "regions"
     """Label whose classes ``mix.regions`` names."""
     sizes: SizesConfig | None = None
-    """How often an object of some size is chosen; null takes all sizes equally often."""
+    """Repeats of objects by size; null draws all sizes equally often."""
     strata: StrataConfig | None = None
-    """Bins of objects that are drawn equally often; null has no bins."""
+    """Bins of objects by covered fraction, drawn equally often; null uses no bins."""
     balance: Literal["none", "class", "source"] = "none"
-    """Draw objects of each ``class`` or ``source`` as often as those of any other."""
+    """Draw the objects of each ``class`` or ``source`` equally often."""
     sources: Annotated[dict[str, Annotated[float, Field(gt=0)]] | None, Field(min_length=1)] = None
-    """Share of the draws around objects that each source gets, such as ``expert: 3, pseudo: 1``,
-    in proportion to the others; objects of other sources are not drawn around. Null draws all
-    alike. The source is what ``wsi-seg annotate --source`` or the file says."""
+    """Relative frequency of each source among the draws around objects, such as ``expert: 3,
+    pseudo: 1``; objects of sources that are not listed are not drawn. Null ignores sources. The
+    source is set by ``wsi-seg annotate --source`` or in the annotation file."""
     grid: GridConfig | None = None
-    """Draw patches on a grid in place of the mix; null draws the mix."""
+    """Draw patches on a grid instead of from the mix; null uses the mix."""
     weighted: bool = False
-    """Weigh each patch in the loss by 1 / (N p), p its chance among N cells, capped at 10, so that
-    the loss is that of the whole tissue."""
-    replay: Annotated[float, Unit("part of an epoch")] = Field(default=0.0, ge=0, le=0.5)
-    """How much of an epoch shows the patches with the highest loss of the epoch before again,
-    each once."""
+    """Weight each patch in the loss by 1 / (N p), where p is its probability among N cells, capped
+    at 10, so that the loss estimates that of the whole tissue."""
+    replay: Annotated[float, Unit("fraction of an epoch")] = Field(default=0.0, ge=0, le=0.5)
+    """Fraction of an epoch that repeats the patches with the highest loss in the previous epoch,
+    each at most once."""
     cell_um: Annotated[float, Unit("um")] = Field(default=32.0, gt=0)
     """Side of a cell of the importance map."""
     cell_px: Annotated[int, Unit("pixels of level 0")] = Field(default=64, ge=1)
-    """The same where ``mpp`` is null."""
+    """Side of a cell of the importance map where ``mpp`` is null."""
 
     @model_validator(mode="after")
     def _one_use_of_sources(self) -> Self:

@@ -1,6 +1,7 @@
-"""Owns what all sections of a recipe share: strict, immutable, no key unknown, each key explained.
+"""Owns the base class of recipe sections: strict, immutable, no unknown keys.
 
-The string below a key is its documentation: `wsi_seg.config.describe` and the JSON schema show it.
+The string below a key is its documentation, shown by `wsi_seg.config.describe` and in the JSON
+schema.
 """
 
 from dataclasses import dataclass
@@ -10,25 +11,25 @@ from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
-# Part of a whole, 0 to 1.
+# Fraction of a whole, 0 to 1.
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Unit of a key, for its documentation: ``Annotated[float, Unit("um")]``."""
+    """Documented unit of a key: ``Annotated[float, Unit("um")]``."""
 
     name: str
 
     def __get_pydantic_json_schema__(
         self, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        """Add the unit to the schema of the key."""
+        """Add the unit to the key's schema."""
         return {**handler(core_schema), "unit": self.name}
 
 
 class Section(BaseModel):
-    """Part of a recipe: unknown keys refused, values immutable and never converted by guess."""
+    """Section of a recipe: unknown keys are refused, values are immutable and never coerced."""
 
     model_config = ConfigDict(
         extra="forbid",

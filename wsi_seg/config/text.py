@@ -1,4 +1,4 @@
-"""Owns the YAML of recipes: one file or one ``a.b=c`` to plain values, nothing guessed."""
+"""Owns parsing the YAML of recipes: a file, or one ``a.b=c`` override, to plain values."""
 
 import re
 from pathlib import Path
@@ -7,12 +7,12 @@ import yaml
 
 from wsi_seg.errors import ConfigError
 
-# A recipe fits on a page; a file beyond this is not one.
+# A recipe fits on a page; a larger file is not a recipe.
 _MAX_BYTES = 2**20
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML of recipes: no aliases, no repeated keys; booleans and numbers as in YAML 1.2."""
+    """YAML loader without aliases or repeated keys; booleans and numbers follow YAML 1.2."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
@@ -34,13 +34,12 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-# A recipe holds only what JSON can hold.
+# Keep only the types that JSON has.
 _Loader.yaml_constructors = dict(yaml.SafeLoader.yaml_constructors)
 for _kind in ("binary", "set", "omap", "pairs", "timestamp"):
     _Loader.yaml_constructors.pop(f"tag:yaml.org,2002:{_kind}")
 
-# YAML 1.1 reads "1e-3" as text, "no" as false, "012" as 10 and "1:20" as 80; dates have no place in
-# a recipe.
+# YAML 1.1 reads "1e-3" as text, "no" as false, "012" as 10 and "1:20" as 80; recipes have no dates.
 _Loader.yaml_implicit_resolvers = {
     first: [
         (tag, pattern)
@@ -62,17 +61,17 @@ _Loader.add_implicit_resolver(
 )
 
 
-# yaml's own constructors let these through, for example of an empty !!int or !!bool.
+# PyYAML's constructors also raise ValueError and LookupError, for example on an empty !!int.
 _UNREADABLE = (yaml.YAMLError, RecursionError, ValueError, LookupError)
 
 
 def read_yaml(path: Path) -> dict[str, object]:
-    """Keys and values of a file.
+    """Read the keys and values of a YAML file.
 
     Raises
     ------
     ConfigError
-        If the file cannot be read or holds anything else.
+        If the file cannot be read, is not YAML or is not a mapping.
     """
     try:
         size = path.stat().st_size
@@ -98,12 +97,12 @@ def read_yaml(path: Path) -> dict[str, object]:
 
 
 def apply_override(values: dict[str, object], override: str) -> None:
-    """Put one ``a.b=c`` into the values.
+    """Set one ``a.b=c`` in the values, in place.
 
     Raises
     ------
     ConfigError
-        If it has another form or names no place.
+        If the override is malformed, or its key is not inside a section or list.
     """
     keys, equals, text = override.partition("=")
     if not equals or not keys:
@@ -122,7 +121,7 @@ def apply_override(values: dict[str, object], override: str) -> None:
     elif isinstance(place, list) and last.isdecimal() and int(last) < len(place):
         place[int(last)] = value
     else:
-        raise ConfigError(f"--set {override}: there is no place named {last!r}")
+        raise ConfigError(f"--set {override}: there is no key {last!r}")
 
 
 def _step(place: object, key: str, override: str) -> object:

@@ -1,1 +1,1 @@
-"""Owns what the model is trained on: patches read from stores, augmented, as tensors."""
+"""Owns training data: patches read from stores, augmented and converted to tensors."""

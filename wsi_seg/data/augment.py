@@ -1,4 +1,4 @@
-"""Owns augmentation, the only door to albumentations: the same seed gives the same change."""
+"""Owns augmentation of single patches by albumentations, reproducible from a seed."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-# Set before the import, which otherwise asks the network for a newer release.
+# Set before the import, which otherwise checks for a newer release online.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as alb
@@ -19,34 +19,34 @@ from wsi_seg.errors import ConfigError
 
 Pixels = NDArray[np.uint8]
 
-# Changes of place that reach past the patch: it is cut larger, changed, and its centre is taken.
-_REACHING = {"affine", "perspective", "spline", "elastic", "grid", "optical"}
-LARGER = 1.5
+# Steps that need pixels from outside the patch: a patch larger by OVERSIZE is read, augmented and
+# cropped to its centre.
+_SPATIAL = {"affine", "perspective", "spline", "elastic", "grid", "optical"}
+OVERSIZE = 1.5
 
-# Changes that only RGB can have.
+# Steps that are defined for RGB only.
 _COLOUR = {"hsv", "clahe", "stain", "restain", "channel_shuffle", "compression"}
 
 _BORDER = cv2.BORDER_REFLECT_101
 
 
 class Augmenter:
-    """Changes an image and its label map together.
+    """Augments an image together with its label map.
 
     Parameters
     ----------
     augment
-        Name of a preset, or the steps one after the other; see `wsi_seg.config.augment`.
+        Name of a preset, or the steps in order; see `wsi_seg.config.augment`.
     """
 
     def __init__(self, augment: Augment) -> None:
-        # One process per loader worker does the sharing out of cores.
-        cv2.setNumThreads(0)
+        cv2.setNumThreads(0)  # loader workers already use all cores
         steps = PRESETS[augment] if isinstance(augment, str) else augment
         self._pipeline = alb.Compose([_transform(step) for step in steps])
-        self._larger = LARGER if _names(steps) & _REACHING else 1.0
+        self._larger = OVERSIZE if _names(steps) & _SPATIAL else 1.0
 
     def side_to_cut(self, side: int) -> int:
-        """Side of the square to cut for a patch of this side, in pixels."""
+        """Return the side in pixels of the square to read for a patch of this side."""
         return round(side * self._larger)
 
     def __call__(
@@ -59,17 +59,17 @@ class Augmenter:
         image
             ``(H, W, C)`` uint8, H = W = `side_to_cut` of ``side``.
         label
-            ``(H, W)`` uint8 class ids, or ``(H, W, C)``; never blended.
+            ``(H, W)`` uint8 class ids, or ``(H, W, K)`` uint8 planes; never interpolated.
         side
-            Side of the patch that is wanted.
+            Side of the returned patch, in pixels.
         seeds
-            Whole numbers below 2^32 that decide everything; steps use them in turn, so that two
-            steps do not make the same decisions.
+            Integers below 2^32. The result depends on nothing else; steps use them in turn, so
+            that no two steps draw the same numbers.
 
         Returns
         -------
         tuple of NDArray[np.uint8]
-            Image ``(side, side, C)`` and label.
+            Image ``(side, side, C)``, and label ``(side, side)`` or ``(side, side, K)``.
         """
         for step, transform in enumerate(self._pipeline.transforms):
             transform.set_random_seed(seeds[step % len(seeds)] + step)
@@ -80,24 +80,24 @@ class Augmenter:
 
 
 def require_no_colour(augment: Augment) -> None:
-    """Check that no step changes colours, which slices seen as channels do not have.
+    """Check that no step changes colours, for images whose channels are slices of a volume.
 
     Raises
     ------
     ConfigError
-        If one does; names it.
+        If a step changes colours; the message names it.
     """
     steps = PRESETS[augment] if isinstance(augment, str) else augment
     found = sorted(_names(steps) & _COLOUR)
     if found:
         raise ConfigError(
-            f"augment: {', '.join(found)} change colours, and with data.context_slices the "
-            "channels are slices; expected none of them, for example d4, or a list of other steps"
+            f"augment: {', '.join(found)} change colours, but with data.context_slices the "
+            "channels are slices; use d4, or a list of steps without them"
         )
 
 
 def _names(steps: Iterable[StepConfig]) -> set[str]:
-    """Names of steps, also of those inside others."""
+    """Return the names of steps, including nested ones."""
     found: set[str] = set()
     for step in steps:
         found |= step.model_fields_set
@@ -107,13 +107,13 @@ def _names(steps: Iterable[StepConfig]) -> set[str]:
 
 
 def _transform(step: StepConfig) -> object:
-    """Step as albumentations has it."""
+    """Build the albumentations transform of a step."""
     if step.one_of is not None:
         return alb.OneOf([_transform(inner) for inner in step.one_of.of], p=step.one_of.p)
-    return _turned(step) or _bent(step) or _coloured(step) or _degraded(step)
+    return _flip(step) or _deformation(step) or _colour(step) or _degradation(step)
 
 
-def _turned(step: StepConfig) -> object:
+def _flip(step: StepConfig) -> object:
     if step.hflip is not None:
         return alb.HorizontalFlip(p=step.hflip.p)
     if step.vflip is not None:
@@ -125,7 +125,7 @@ def _turned(step: StepConfig) -> object:
     return None
 
 
-def _bent(step: StepConfig) -> object:
+def _deformation(step: StepConfig) -> object:
     if (affine := step.affine) is not None:
         return alb.Affine(
             scale=affine.scale,
@@ -137,9 +137,9 @@ def _bent(step: StepConfig) -> object:
         )
     if (view := step.perspective) is not None:
         return alb.Perspective(scale=(0, view.limit), border_mode=_BORDER, p=view.p)
-    if (bent := step.spline) is not None:
-        reach = (0, 10 * bent.limit)  # it takes tenths of the side
-        return alb.ThinPlateSpline(reach, bent.points, border_mode=_BORDER, p=bent.p)
+    if (spline := step.spline) is not None:
+        scale = (0, 10 * spline.limit)  # in tenths of the side
+        return alb.ThinPlateSpline(scale, spline.points, border_mode=_BORDER, p=spline.p)
     if (elastic := step.elastic) is not None:
         return alb.ElasticTransform(elastic.alpha, elastic.sigma, border_mode=_BORDER, p=elastic.p)
     if (grid := step.grid) is not None:
@@ -149,7 +149,7 @@ def _bent(step: StepConfig) -> object:
     return None
 
 
-def _coloured(step: StepConfig) -> object:
+def _colour(step: StepConfig) -> object:
     if (light := step.brightness_contrast) is not None:
         return alb.RandomBrightnessContrast(
             brightness_limit=light.brightness, contrast_limit=light.contrast, p=light.p
@@ -166,8 +166,8 @@ def _coloured(step: StepConfig) -> object:
     if (colours := step.restain) is not None:
         if colours.mean is None or colours.deviation is None:
             raise ConfigError(
-                "augment.restain: got no mean or deviation; expected six numbers of each: training "
-                "measures them, other programs give them"
+                "augment.restain: got no mean or deviation; expected six numbers for each: set "
+                "them, or let training measure them"
             )
         return Restain(colours.mean, colours.deviation, p=colours.p)
     if step.slice_flip is not None:
@@ -177,7 +177,7 @@ def _coloured(step: StepConfig) -> object:
     return None
 
 
-def _degraded(step: StepConfig) -> object:
+def _degradation(step: StepConfig) -> object:
     if (noise := step.noise) is not None:
         return alb.GaussNoise(std_range=noise.std, p=noise.p)
     if (blur := step.blur) is not None:
@@ -196,30 +196,30 @@ def _degraded(step: StepConfig) -> object:
 
 
 class QuarterTurns(alb.RandomRotate90):  # type: ignore[misc]
-    """Turn by one, two or three quarters, each as often; albumentations' own may turn by none."""
+    """Rotate by 90, 180 or 270 degrees; the base class may also rotate by 0."""
 
     def get_params(self) -> dict[str, int]:
-        """Draw the number of quarters."""
+        """Draw the number of 90-degree rotations."""
         return {"factor": self.py_random.randint(1, 3)}
 
 
 class SliceFlip(alb.ImageOnlyTransform):  # type: ignore[misc]
-    """Reverse the channels, which for slices of a volume turns it upside down."""
+    """Reverse the channels, which flips a stack of slices."""
 
     def apply(self, img: Pixels, **_: object) -> Pixels:
-        """Change one image, ``(H, W, C)`` uint8."""
+        """Transform one image, ``(H, W, C)`` uint8."""
         return np.ascontiguousarray(img[..., ::-1])
 
 
 class StainJitter(alb.ImageOnlyTransform):  # type: ignore[misc]
-    """Change the amounts of haematoxylin, eosin and DAB (Ruifrok and Johnston 2001).
+    """Jitter the haematoxylin, eosin and DAB channels (Ruifrok and Johnston, 2001).
 
     Parameters
     ----------
     scale
-        Each amount is multiplied by 1 +- this at most.
+        Each channel is multiplied by a factor between 1 - scale and 1 + scale.
     offset
-        And this at most is added to it, in units of optical density.
+        A value between -offset and offset is added to each channel, in units of optical density.
     p
         Probability.
     """
@@ -239,62 +239,63 @@ class StainJitter(alb.ImageOnlyTransform):  # type: ignore[misc]
     def apply(
         self, img: Pixels, factors: Sequence[float], offsets: Sequence[float], **_: object
     ) -> Pixels:
-        """Change one image, ``(H, W, 3)`` uint8 RGB."""
+        """Transform one image, ``(H, W, 3)`` uint8 RGB."""
         return change_stains(img, factors, offsets)
 
 
 class Restain(alb.ImageOnlyTransform):  # type: ignore[misc]
-    """Bring mean and deviation of L*, a* and b* to some drawn at random (Shen et al. 2022).
+    """Match mean and standard deviation of L*, a* and b* to random values (Shen et al., 2022).
 
     Parameters
     ----------
     mean, deviation
-        Of the normal distributions of the three means and the three deviations.
+        Mean and standard deviation of the normal distributions of six values: the means of L*, a*
+        and b*, then their standard deviations.
     p
         Probability.
     """
 
-    # A patch of glass has next to no deviation; it is not stretched to that of tissue.
-    _MOST = 2.0
+    # Limits the contrast stretch of patches of glass, which have hardly any variation.
+    _MAX_FACTOR = 2.0
 
     def __init__(self, mean: Sequence[float], deviation: Sequence[float], p: float = 0.5) -> None:
         super().__init__(p=p)
         self.mean, self.deviation = mean, deviation
 
     def get_params(self) -> dict[str, list[float]]:
-        """Draw what the patch is brought to."""
+        """Draw the target values."""
         draw = self.py_random.gauss
         drawn = [draw(m, d) for m, d in zip(self.mean, self.deviation, strict=True)]
         return {"target": drawn}
 
     def apply(self, img: Pixels, target: Sequence[float], **_: object) -> Pixels:
-        """Change one image, ``(H, W, 3)`` uint8 RGB."""
+        """Transform one image, ``(H, W, 3)`` uint8 RGB."""
         lab = cv2.cvtColor(img.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
         mean, spread = lab.mean(axis=(0, 1)), np.maximum(lab.std(axis=(0, 1)), 1e-3)
-        wanted, deviation = np.array(target[:3]), np.maximum(target[3:], 0)
-        factor = np.clip(deviation / spread, 1 / self._MOST, self._MOST)
-        changed = ((lab - mean) * factor + wanted).astype(np.float32)
+        centre, deviation = np.array(target[:3]), np.maximum(target[3:], 0)
+        factor = np.clip(deviation / spread, 1 / self._MAX_FACTOR, self._MAX_FACTOR)
+        changed = ((lab - mean) * factor + centre).astype(np.float32)
         rgb = cv2.cvtColor(changed, cv2.COLOR_LAB2RGB)
         back: Pixels = np.rint(rgb.clip(0, 1) * 255).astype(np.uint8)
         return back
 
 
 def change_stains(rgb: Pixels, factors: Sequence[float], offsets: Sequence[float]) -> Pixels:
-    """Multiply and shift the optical densities of three stains.
+    """Scale and shift the haematoxylin, eosin and DAB channels of an image.
 
     Parameters
     ----------
     rgb
         ``(H, W, 3)`` uint8.
     factors, offsets
-        Of haematoxylin, eosin and DAB.
+        Factor and offset (in optical density) of haematoxylin, eosin and DAB.
 
     Returns
     -------
     NDArray[np.uint8]
-        The same shape; equal to ``rgb`` for factors 1 and offsets 0.
+        ``(H, W, 3)``; equal to ``rgb`` for factors 1 and offsets 0.
     """
-    # To stains, times factors, and back is one matrix; densities of 256 values are a table.
+    # RGB to HED, scaling and HED to RGB are one matrix; the log of 256 values is a lookup table.
     change = (hed_from_rgb * np.asarray(factors)) @ rgb_from_hed
     shift = np.asarray(offsets) @ rgb_from_hed
     density = -np.log((np.arange(256) + 1) / 256).astype(np.float32)

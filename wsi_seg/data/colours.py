@@ -1,6 +1,6 @@
-"""Owns changes of colour and sharpness of batches, each patch by its own amount.
+"""Owns colour, noise and blur augmentation of batches, with random parameters for each patch.
 
-Images are ``(B, C, H, W)`` float32, 0 to 1, and stay in that range. Amounts are drawn on the CPU.
+Images are ``(B, C, H, W)`` float32, 0 to 1, before and after. Parameters are drawn on the CPU.
 """
 
 import torch
@@ -9,30 +9,30 @@ from torch.nn import functional
 
 from wsi_seg.config.augment import BlurConfig, HsvConfig, StainConfig, StepConfig
 
-# Widest Gaussian that a blur draws, and the narrowest, in pixels; as albumentations has it.
+# Range of the blur's sigma in pixels, as in albumentations.
 _SIGMAS = (0.5, 3.0)
 
 
-def between(count: int, low: float, high: float) -> torch.Tensor:
-    """Draw so many numbers uniformly from a range, ``(count,)``."""
+def uniform(count: int, low: float, high: float) -> torch.Tensor:
+    """Draw ``count`` numbers uniformly from [low, high), ``(count,)`` float32."""
     return low + (high - low) * torch.rand(count)
 
 
-def changed(images: torch.Tensor, step: StepConfig) -> torch.Tensor:
-    """Change all patches by a step of colour or sharpness."""
+def change_colours(images: torch.Tensor, step: StepConfig) -> torch.Tensor:
+    """Apply a colour, noise or blur step to ``(B, C, H, W)`` float32 images, 0 to 1."""
     count = len(images)
     if (light := step.brightness_contrast) is not None:
-        contrast = 1 + between(count, -light.contrast, light.contrast)
-        brightness = between(count, -light.brightness, light.brightness)
+        contrast = 1 + uniform(count, -light.contrast, light.contrast)
+        brightness = uniform(count, -light.brightness, light.brightness)
         images = images * _each(contrast, images) + _each(brightness, images)
     elif step.hsv is not None:
         images = _change_hsv(images, step.hsv)
     elif step.gamma is not None:
-        images = images ** _each(between(count, *step.gamma.limit) / 100, images)
+        images = images ** _each(uniform(count, *step.gamma.limit) / 100, images)
     elif step.stain is not None:
         images = _change_stains(images, step.stain)
     elif step.noise is not None:
-        images = images + torch.randn_like(images) * _each(between(count, *step.noise.std), images)
+        images = images + torch.randn_like(images) * _each(uniform(count, *step.noise.std), images)
     elif step.blur is not None:
         images = _blurred(images, step.blur)
     elif step.slice_flip is not None:
@@ -44,15 +44,15 @@ def changed(images: torch.Tensor, step: StepConfig) -> torch.Tensor:
 
 
 def _each(amounts: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-    """One amount per patch, where the images are."""
+    """Reshape one value per patch to broadcast over the images, on their device."""
     return amounts.reshape(-1, 1, 1, 1).to(images.device, non_blocking=True)
 
 
 def _change_hsv(images: torch.Tensor, config: HsvConfig) -> torch.Tensor:
-    """Shift hue, saturation and value; in the units of 8 bits, where a turn is 180."""
+    """Shift hue, saturation and value, with limits in OpenCV's 8-bit units (hue 0 to 180)."""
     count = len(images)
     hue, saturation, value = (
-        _each(between(count, -limit, limit) / full, images)
+        _each(uniform(count, -limit, limit) / full, images)
         for limit, full in ((config.hue, 180), (config.saturation, 255), (config.value, 255))
     )
     red, green, blue = images.unbind(1)
@@ -67,16 +67,16 @@ def _change_hsv(images: torch.Tensor, config: HsvConfig) -> torch.Tensor:
     turn = (turn[:, None] / 6 + hue) % 1 * 6
     grey = (spread / top.clamp(min=1e-6))[:, None]
     grey, top = (grey + saturation).clamp(0, 1), (top[:, None] + value).clamp(0, 1)
-    # Each channel is the value less what the hue and the saturation take from it (Smith 1978).
+    # HSV to RGB (Smith, 1978).
     far = (torch.tensor([5.0, 3.0, 1.0], device=images.device).reshape(1, 3, 1, 1) + turn) % 6
     return top - top * grey * torch.minimum(far, 4 - far).clamp(0, 1)
 
 
 def _change_stains(images: torch.Tensor, config: StainConfig) -> torch.Tensor:
-    """Change amounts of haematoxylin, eosin and DAB; see `data.augment.change_stains`."""
+    """Jitter haematoxylin, eosin and DAB; see `data.augment.change_stains`."""
     count = len(images)
-    factors = 1 + between(3 * count, -config.scale, config.scale).reshape(count, 3)
-    offsets = between(3 * count, -config.offset, config.offset).reshape(count, 3)
+    factors = 1 + uniform(3 * count, -config.scale, config.scale).reshape(count, 3)
+    offsets = uniform(3 * count, -config.offset, config.offset).reshape(count, 3)
     to, back = (torch.as_tensor(m, dtype=torch.float32) for m in (hed_from_rgb, rgb_from_hed))
     matrix = ((to * factors[:, None]) @ back).to(images.device, non_blocking=True)
     shift = (offsets @ back).reshape(count, 3, 1, 1).to(images.device, non_blocking=True)
@@ -87,11 +87,11 @@ def _change_stains(images: torch.Tensor, config: StainConfig) -> torch.Tensor:
 
 
 def _blurred(images: torch.Tensor, config: BlurConfig) -> torch.Tensor:
-    """Blur each patch by a Gaussian of its own, in a window of its own width."""
+    """Blur each patch with its own Gaussian kernel, of its own width and sigma."""
     count, channels = images.shape[:2]
     low, high = config.px
     half = torch.randint(low // 2, high // 2 + 1, (count, 1))
-    sigma = between(count, *_SIGMAS).reshape(count, 1)
+    sigma = uniform(count, *_SIGMAS).reshape(count, 1)
     reach = high // 2
     ruler = torch.arange(-reach, reach + 1).abs()
     kernel = torch.exp(-(ruler**2) / (2 * sigma**2)) * (ruler <= half)

@@ -1,4 +1,4 @@
-"""Owns patches as tensors: position to pixels and label, augmented, ready for a data loader."""
+"""Owns the torch dataset of patches: drawn positions read as pixels and labels, and augmented."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,26 +18,26 @@ Patch = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class PatchDataset(Dataset[Patch]):
-    """Patches of all epochs, one after the other: item ``epoch * len(sampler) + i``.
+    """Patches of all epochs in order: item ``epoch * len(sampler) + i``.
 
-    An item is ``(image, label, weight)``: uint8 ``(C, side, side)``, uint8 class ids
-    ``(side, side)``, and float32 ``(side, side)`` or, where all pixels weigh 1, ``()``. Soft truth,
-    and that of overlapping classes, is float32 probabilities ``(classes, side, side)``, NaN where
-    they are to be ignored. It depends on the item's number and the recipe alone, so worker
-    processes need no seeds of their own. The object may be pickled.
+    An item is ``(image, label, weight)``: the image uint8 ``(C, side, side)``, 0 to 255; the label
+    uint8 class ids ``(side, side)``; the weight float32 ``(side, side)``, or ``()`` if all pixels
+    have weight 1. Soft labels and overlapping classes are float32 probabilities
+    ``(classes, side, side)``, NaN where ignored. An item depends only on its index and the recipe,
+    so worker processes need no seeds. The dataset can be pickled.
 
     Parameters
     ----------
     sources
-        One per map of the sampler, in its order.
+        One per map of the sampler, in the same order.
     sampler
         Draws the positions.
     augment
         See `Augmenter`.
     patch_px
-        Side of a patch.
+        Side of a patch, in pixels.
     seed
-        Of the run.
+        Seed of the run.
     """
 
     def __init__(
@@ -83,41 +83,41 @@ class PatchDataset(Dataset[Patch]):
         return planes, torch.from_numpy(np.ascontiguousarray(target.transpose(2, 0, 1))), weight
 
     def weight_of(self, item: int) -> float:
-        """Weight of an item in the loss, as its draw has it."""
+        """Return the weight in the loss of an item's draw."""
         epoch, index = divmod(item, len(self._sampler))
         return float(self._draws(epoch).weight[index])
 
     def slide_of(self, item: int) -> int:
-        """Index of the source that an item is cut from."""
+        """Return the index of the source that an item is read from."""
         epoch, index = divmod(item, len(self._sampler))
         return int(self._draws(epoch).slide[index])
 
     def _draws(self, epoch: int) -> Draws:
         if epoch not in self._drawn:
-            # Two epochs: patches of the last one may come again.
+            # Keep two epochs: patches of the previous one may be repeated.
             latest = dict(sorted(self._drawn.items())[-1:])
             self._drawn = latest | {epoch: self._sampler.epoch(epoch)}
         return self._drawn[epoch]
 
 
 class EpochItems(Sampler[int]):
-    """Numbers of the items of one epoch, shared out over ranks.
+    """Item indices of one epoch, divided among ranks.
 
     Parameters
     ----------
     length
         Patches per epoch, over all ranks.
     rank, ranks
-        This process and how many there are; each gets every ``ranks``-th item.
+        Index of this process and number of processes; each gets every ``ranks``-th item.
     epoch, skip
-        Epoch that a run is resumed in, and how many of this rank's items it has had of it.
+        Epoch in which a run is resumed, and how many of this rank's items in it are already done.
 
     Attributes
     ----------
     rank, ranks
         As above; may be set until the first iteration.
     repeats
-        Items of earlier epochs to show once more in the next one that is iterated.
+        Items of earlier epochs to repeat in the next epoch.
     """
 
     def __init__(
@@ -126,11 +126,11 @@ class EpochItems(Sampler[int]):
         self._length = length
         self.repeats: tuple[int, ...] = ()
         self.rank, self.ranks = rank, ranks
-        self._epoch = self._taken_up = epoch
+        self._epoch = self._resumed = epoch
         self._skip = skip
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration gives; the training loop calls this."""
+        """Set the epoch of the next iteration; the training loop calls this."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -138,12 +138,12 @@ class EpochItems(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         items = self.of(self._epoch)[self.rank :: self.ranks].tolist()
-        return iter(items[self._skip :] if self._epoch == self._taken_up else items)
+        return iter(items[self._skip :] if self._epoch == self._resumed else items)
 
     def of(self, epoch: int) -> NDArray[np.int64]:
-        """Items of an epoch, of all ranks, ``(length,)`` int64.
+        """Return the items of an epoch over all ranks, ``(length,)`` int64.
 
-        Repeats replace some of them, evenly spread.
+        Repeats replace evenly spaced items.
         """
         items = np.arange(epoch * self._length, (epoch + 1) * self._length)
         replaced = np.arange(len(self.repeats)) * self._length // max(1, len(self.repeats))

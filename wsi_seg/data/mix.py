@@ -1,4 +1,4 @@
-"""Owns mixing the patches of a batch with each other: CutMix (boxes) and MixUp (averages)."""
+"""Owns CutMix and MixUp of the patches of a batch."""
 
 import torch
 
@@ -14,30 +14,30 @@ def mix_batch(
     *,
     classes: int,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Mix each patch with the one before it, or none of the batch; torch's generator decides.
+    """Mix each patch with the previous one, or leave the batch unchanged with probability 1 - p.
 
     Parameters
     ----------
     images
-        ``(B, 3, H, W)`` uint8.
+        ``(B, C, H, W)`` uint8 or float32, 0 to 255.
     labels
-        ``(B, H, W)`` uint8 class ids, or ``(B, C, H, W)`` float32 probabilities, NaN if ignored.
+        ``(B, H, W)`` uint8 class ids, or ``(B, K, H, W)`` float32 probabilities, NaN if ignored.
     weights
-        ``(B, H, W)`` float32, or ``(B,)``, which stays with the patch.
+        ``(B, H, W)`` float32 for pixels, or ``(B,)`` float32 for patches, which is not mixed.
     config
-        What is mixed, how often and how much.
+        CutMix or MixUp, and its parameters.
     classes
-        Number of classes, C.
+        Number of classes, K.
 
     Returns
     -------
     images : torch.Tensor
-        uint8 after CutMix, float32 after MixUp.
+        Unchanged dtype after CutMix, float32 after MixUp.
     labels : torch.Tensor
-        Ids or probabilities as they were after CutMix, probabilities after MixUp. What one of two
-        patches ignores, their mean ignores.
+        Ids or probabilities as given after CutMix, probabilities after MixUp. MixUp ignores a pixel
+        that either patch ignores.
     weights : torch.Tensor
-        Those of pixels move with their pixels.
+        Weights of pixels are mixed like the images.
     """
     if len(images) < 2 or float(torch.rand(())) >= config.p:
         return images, labels, weights
@@ -55,16 +55,16 @@ def mix_batch(
 
 
 def probabilities(ids: torch.Tensor, classes: int) -> torch.Tensor:
-    """Class ids ``(..., H, W)`` as probabilities ``(..., C, H, W)`` of 0 and 1, NaN if ignored."""
-    wanted = torch.arange(1, classes + 1, device=ids.device).reshape(-1, 1, 1)
+    """One-hot encode class ids ``(..., H, W)`` as float32 ``(..., C, H, W)``, NaN if ignored."""
+    values = torch.arange(1, classes + 1, device=ids.device).reshape(-1, 1, 1)
     ids = ids.unsqueeze(-3)
-    return (ids == wanted).float().masked_fill(ids == IGNORE, float("nan"))
+    return (ids == values).float().masked_fill(ids == IGNORE, float("nan"))
 
 
 def _cut(
     images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, share: float
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Put a box of the patch before into each patch, around foreground if it has any."""
+    """Paste a box of the previous patch into each patch, around foreground if there is any."""
     height, width = images.shape[-2:]
     tall, wide = (max(1, round(side * (1 - share) ** 0.5)) for side in (height, width))
     mixed, truth, mixed_weights = images.clone(), labels.clone(), weights.clone()

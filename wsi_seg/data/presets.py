@@ -1,4 +1,4 @@
-"""Owns the named lists of changes: from nothing to everything."""
+"""Owns the presets of augmentation: named lists of steps."""
 
 from wsi_seg.config.augment import (
     AffineConfig,
@@ -33,7 +33,7 @@ _LIGHT = (
     ),
 )
 
-# As strong as the differences between laboratories and scanners.
+# About as strong as the differences between laboratories and scanners.
 _STAIN = (
     _D4,
     StepConfig(affine=AffineConfig(p=0.7, rotate=45, scale=(0.6, 1.5), shift=0)),
@@ -53,8 +53,8 @@ _STAIN = (
     ),
 )
 
-# The list of the SIIM-ACR 2019 pneumothorax winner, but for the affine part of its elastic
-# deformation and the shift of its optical one, which are gone from the library.
+# Augmentation of the SIIM-ACR 2019 pneumothorax winner, without the affine part of its elastic
+# transform and the shift of its optical distortion, which albumentations no longer has.
 _SIIM = (
     StepConfig(hflip=Chance(p=0.5)),
     StepConfig(
@@ -122,7 +122,7 @@ PRESETS: dict[Preset, tuple[StepConfig, ...]] = {
     "light": _LIGHT,
     "stain": _STAIN,
     "siim": _SIIM,
-    # The team of the AI CUP 2022 that was 4th on the public board did no more.
+    # All the augmentation of a team that was 4th on the public leaderboard of AI CUP 2022.
     "stas": (StepConfig(rot90=Chance(p=0.3)),),
     "heavy": _HEAVY,
 }

@@ -1,4 +1,4 @@
-"""Owns the patches of one slide: a position to pixels and their truth, as the model sees them."""
+"""Owns reading patches of one slide: image and ground truth at the resolution of the model."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from wsi_seg.reading.view import View
 from wsi_seg.store import Multiscale, SlideStore, open_multiscale
 from wsi_seg.store.class_view import plane_of
 
-# Group inside a label's that holds its probabilities.
+# Subgroup of a label that holds its probabilities.
 SOFT = "soft"
 
-# Sources that stay open: an open one takes about 25 kB, and a run may have 150,000 slices.
-_MOST_OPEN = 2000
+# Sources kept open: each takes about 25 kB, and a run may have 150,000 slices.
+_MAX_OPEN = 2000
 
-# Label of one class, and its class ids to 0, 1 and 255.
+# Label of one class, and the lookup table from its class ids to 0, 1 and 255.
 Plane = tuple[Multiscale, NDArray[np.uint8]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PatchSource:
-    """One slide and its truth, as patches are cut from it.
+    """Reader of patches from one slide and its ground truth.
 
     Parameters
     ----------
@@ -37,15 +37,16 @@ class PatchSource:
     scale
         Resolution of the patches.
     recode
-        ``(256,)`` uint8: the label's class ids to the model's; other classes are background.
+        ``(256,)`` uint8 lookup table from the label's class ids to the model's; other classes
+        become background.
     planes
-        Where classes overlap: the label of each of the model's classes, and its own ``recode``;
-        None where the class is not annotated, which is ignored then.
+        For overlapping classes: the label of each of the model's classes, with its lookup table;
+        None for a class that is not annotated, whose pixels are ignored.
     soft
-        Probabilities (value / 255) to learn instead of ids, one channel per class of the model;
-        None where the truth is certain.
+        Probabilities (value / 255) as soft labels in place of ids, one channel per class of the
+        model; None if labels are hard.
     doubt
-        How much less than 1 each pixel weighs, value / 255; None where all weigh 1.
+        Weight of each pixel is 1 - value / 255; None if all pixels have weight 1.
     """
 
     image: Readable
@@ -58,15 +59,15 @@ class PatchSource:
 
     @classmethod
     def of(cls, store: SlideStore, label: str, *, classes: ClassTable, view: View) -> "PatchSource":
-        """Source of a slide, as the model looks at it.
+        """Open the source of a slide for the view of a model.
 
         Raises
         ------
         StoreError
-            If the slide has no such label, the label lacks one of the classes (all of them, where
-            they overlap), or the slide lacks the neighbours to see.
+            If the slide has no such label, the label lacks one of the classes (all of them, if
+            they overlap), or the slide lacks the context slices of the view.
         ResolutionError
-            If the slide cannot be read at this mpp.
+            If the slide cannot be read at the mpp of the view.
         """
         truth = _truth(store, label, classes)
         return cls(
@@ -82,18 +83,25 @@ class PatchSource:
     def patch(
         self, centre_y: float, centre_x: float, side: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Square patch around a centre given in level-0 pixels.
+        """Read a square patch around a centre given in level-0 pixels.
 
-        Past the slide's border image and label are mirrored, about the middle of the last pixel.
+        Past the slide's border, image and label are mirrored about the centre of the last pixel.
+
+        Parameters
+        ----------
+        centre_y, centre_x
+            Centre in level-0 pixels.
+        side
+            Side of the patch in pixels of ``scale``.
 
         Returns
         -------
         image : NDArray[np.uint8]
             ``(side, side, C)``.
         label : NDArray[np.uint8]
-            ``(side, side)`` class ids of the model; where truth is soft or weighs less than 1
-            ``(side, side, planes)``: ids, probabilities of the classes, doubt. Where classes
-            overlap each has a plane in place of ids: 1, 0, or 255 to ignore it.
+            ``(side, side)`` class ids of the model; with ``soft`` or ``doubt``,
+            ``(side, side, planes)``: ids, probabilities of the classes, doubt. Overlapping classes
+            have a plane each in place of ids: 1, 0, or 255 to ignore.
         """
         window = self._window(centre_y, centre_x, side)
         image = read_image(
@@ -107,11 +115,11 @@ class PatchSource:
         return window.shown(image), self._truth(window)
 
     def truth(self, centre_y: float, centre_x: float, side: int) -> NDArray[np.uint8]:
-        """Label of a patch alone, see `patch`."""
+        """Read the label of a patch without its image; see `patch`."""
         return self._truth(self._window(centre_y, centre_x, side))
 
     def masks(self, extent: Extent) -> list[NDArray[np.bool_]]:
-        """Where the whole slide shows each class, at any size, ``(H, W)``."""
+        """Read the mask of each class over the whole slide, ``(H, W)`` of ``extent``."""
         size = {"height": extent.height, "width": extent.width}
         if not self.planes:
             ids = self.recode[read_label(self.label, extent, 0, 0, **size)]
@@ -143,7 +151,7 @@ class PatchSource:
         return self.recode.take(self._read(self.label, window))
 
     def _planes(self, window: "_Window") -> NDArray[np.uint8]:
-        """Plane of each class, ``(h, w, C)``."""
+        """Read the plane of each class, ``(h, w, C)``."""
         ignored = np.full((window.height, window.width), IGNORE, dtype=np.uint8)
         return np.stack(
             [
@@ -166,7 +174,7 @@ class PatchSource:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Window:
-    """Rows and columns that a patch shows, in its order, each ``(side,)``."""
+    """Slide rows and columns of a patch, in the order of the patch, each ``(side,)``."""
 
     rows: NDArray[np.int64]
     columns: NDArray[np.int64]
@@ -188,7 +196,7 @@ class _Window:
         return int(self.columns.max()) - self.x + 1
 
     def shown(self, block: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Patch of the block of pixels from the first row and column to the last."""
+        """Reorder a block, read from the lowest to the highest row and column, into the patch."""
         ascending = (np.diff(self.rows) == 1).all() and (np.diff(self.columns) == 1).all()
         if ascending:
             return block
@@ -196,7 +204,7 @@ class _Window:
 
 
 def class_mask(label: NDArray[np.uint8], class_id: int, classes: ClassTable) -> NDArray[np.bool_]:
-    """Where a label of `PatchSource.patch` shows a class of the model, ``(side, side)``."""
+    """Return the mask of one class in a label from `PatchSource.patch`, ``(side, side)``."""
     if classes.planes is not None:
         found: NDArray[np.bool_] = label[..., class_id - 1] == 1
     else:
@@ -205,7 +213,7 @@ def class_mask(label: NDArray[np.uint8], class_id: int, classes: ClassTable) -> 
 
 
 def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
-    """Pixels of an axis that a patch shows, in its order; past the ends they come back."""
+    """Return the pixels of a patch along one axis, reflected at the ends of the slide."""
     past = np.abs(round(centre - side / 2) + np.arange(side))
     turn = max(1, 2 * (length - 1))
     found: NDArray[np.int64] = np.abs((past + length - 1) % turn - (length - 1))
@@ -213,7 +221,7 @@ def _mirrored(centre: float, side: int, length: int) -> NDArray[np.int64]:
 
 
 def _truth(store: SlideStore, label: str, classes: ClassTable) -> Multiscale:
-    """Label of a slide, of one id for each pixel unless classes overlap."""
+    """Open the label of a slide, with one id per pixel unless classes overlap."""
     if classes.planes is not None:
         return store.planes(label)
     if len(classes) == 1:
@@ -228,13 +236,13 @@ def _recode(slide: str, label: Multiscale, classes: ClassTable) -> NDArray[np.ui
     if missing and (classes.planes is None or not classes.recoding(known)[:IGNORE].any()):
         raise StoreError(
             f"slide {slide!r}: label {label.name!r} has classes {', '.join(known.names)}; "
-            f"expected {', '.join(missing)} too; check classes of the recipe"
+            f"expected {', '.join(missing)} too; check the classes of the recipe"
         )
     return classes.recoding(known)
 
 
 def _planes(label: Multiscale, classes: ClassTable) -> tuple[Plane | None, ...]:
-    """Label of each class where they overlap."""
+    """Open the label of each class, if classes overlap."""
     found: list[Plane | None] = []
     for entry in classes if classes.planes is not None else ():
         alone = ClassTable.named([entry.name], merged=[entry.merged])
@@ -247,7 +255,7 @@ def _planes(label: Multiscale, classes: ClassTable) -> tuple[Plane | None, ...]:
 
 
 def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
-    """Probabilities inside a label, if it has any."""
+    """Open the probabilities of a label, if it has any."""
     soft = _inside(label, SOFT)
     if soft is None:
         return None
@@ -261,22 +269,22 @@ def _soft(label: Multiscale, classes: ClassTable) -> Multiscale | None:
 
 
 def _inside(label: Multiscale, name: str) -> Multiscale | None:
-    """Map inside a label, if it has one."""
+    """Open a subgroup of a label, if it exists."""
     folder = label.path / name
     return open_multiscale(folder) if (folder / "zarr.json").is_file() else None
 
 
 class PatchSources(Sequence[PatchSource]):
-    """Sources of slides, opened when they are needed; those used last stay open.
+    """Sources of slides, opened lazily; the most recently used stay open.
 
-    Pickled without what is open, so that each process opens what it reads.
+    Open sources are not pickled: each process opens its own.
 
     Parameters
     ----------
     stores
         The slides.
     label
-        Name of the label that is the truth.
+        Name of the label used as ground truth.
     classes, view
         See `PatchSource.of`.
     """
@@ -302,9 +310,9 @@ class PatchSources(Sequence[PatchSource]):
         source = self._open.pop(number, None) or PatchSource.of(
             store, self._label, classes=self._classes, view=self._view
         )
-        if len(self._open) >= _MOST_OPEN:
+        if len(self._open) >= _MAX_OPEN:
             del self._open[next(iter(self._open))]
-        self._open[number] = source  # behind all others, so that it is dropped last
+        self._open[number] = source  # at the end: the first entry is the least recently used
         return source
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -1,4 +1,4 @@
-"""Owns the truth of patches as the loss takes it: soft or hard, and what each patch weighs."""
+"""Owns the labels and weights of patches in the form that the loss expects."""
 
 from collections.abc import Sequence
 
@@ -9,19 +9,19 @@ from wsi_seg.data.mix import probabilities
 
 
 class WeightedPatchDataset(Dataset[Patch]):
-    """Patches with their weight as the third part: that of slide times draw times pixel, float32.
+    """Patches whose weight is the product of the weights of slide, draw and pixel, float32.
 
     Parameters
     ----------
     patches
-        Image and label.
+        Images, labels and weights of pixels.
     weights
-        Of each source of the patches: less where its truth was guessed by a network.
+        Weight of each source of the patches: lower for pseudo-labels.
     classes
-        Number of classes if some truth is soft, which makes all labels of a batch probabilities;
-        None leaves class ids as they are.
+        Number of classes if some labels are soft, which makes all labels probabilities; None
+        leaves class ids as they are.
     by_px
-        Whether some pixels weigh less than others, which gives each patch a weight for each pixel.
+        Whether pixels have different weights, which gives each patch a weight per pixel.
     """
 
     def __init__(

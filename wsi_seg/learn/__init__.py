@@ -1,1 +1,1 @@
-"""Owns training: losses, optimisers and the run itself. Nothing else imports lightning."""
+"""Owns training: losses, optimisers and the training run. No other package imports lightning."""

@@ -1,4 +1,4 @@
-"""Owns averages of weights: over the steps of a run, and over the checkpoints of one."""
+"""Owns weight averaging: EMA and SWA during a run, and model soups of its checkpoints."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,13 +17,13 @@ _Tensors = tuple[torch.Tensor, ...] | list[torch.Tensor]
 
 
 class WeightAverage(AveragedModel):
-    """Average of a network's weights: a moving one (EMA), or with equal parts (SWA).
+    """Average of a network's weights: exponential moving average (EMA) or equal weights (SWA).
 
-    The moving one forgets faster at first: step ``n`` keeps ``(1 + n) / (10 + n)`` at most, or a
-    short run would be judged by the weights that it began with.
+    The decay of the EMA is at most ``(1 + n) / (10 + n)`` at step ``n``, so that a short run is not
+    dominated by its initial weights.
 
-    BatchNorm's statistics are averaged like weights; whole numbers such as its counters, which
-    have no mean, are those of the last step.
+    The statistics of BatchNorm are averaged like weights; integer buffers, such as its counter, are
+    those of the last step.
     """
 
     def __init__(self, network: nn.Module, decay: float | None) -> None:
@@ -34,30 +34,30 @@ class WeightAverage(AveragedModel):
         self.requires_grad_(requires_grad=False)
 
     @torch.no_grad()
-    def _move(self, kept: _Tensors, present: _Tensors, count: torch.Tensor | int) -> None:
-        """Move floating-point tensors towards the present ones; others are copied later."""
-        if kept[0].is_floating_point():
+    def _move(self, average: _Tensors, current: _Tensors, count: torch.Tensor | int) -> None:
+        """Move floating-point tensors towards the current ones; others are copied later."""
+        if average[0].is_floating_point():
             steps = int(count)
             part = 1 - min(self._decay, (1 + steps) / (10 + steps))
-            torch._foreach_lerp_(kept, present, part)
+            torch._foreach_lerp_(average, current, part)
 
     def update_parameters(self, model: nn.Module) -> None:
-        """Take the network's present weights in."""
+        """Update the average with the network's current weights."""
         super().update_parameters(model)
-        for kept, present in zip(self.module.buffers(), model.buffers(), strict=True):
-            if not kept.is_floating_point():
-                kept.copy_(present)
+        for average, current in zip(self.module.buffers(), model.buffers(), strict=True):
+            if not average.is_floating_point():
+                average.copy_(current)
 
 
 def build_average(network: nn.Module, config: TrainConfig) -> WeightAverage | None:
-    """Average that the recipe asks for."""
+    """Build the weight average of a recipe; None if it has none."""
     if config.ema is None and config.swa_from is None:
         return None
     return WeightAverage(network, config.ema)
 
 
 def first_averaged_epoch(config: TrainConfig) -> int:
-    """Epoch, counted from 0, in which averaging begins."""
+    """Return the first epoch, from 0, whose weights are averaged."""
     return (
         0
         if config.swa_from is None
@@ -68,23 +68,23 @@ def first_averaged_epoch(config: TrainConfig) -> int:
 def choose_soup(
     paths: Sequence[Path], score: Callable[[nn.Module], float]
 ) -> tuple[tuple[Path, ...], float]:
-    """Choose the checkpoints whose mean is worth most: a greedy soup (Wortsman et al., ICML 2022).
+    """Choose checkpoints to average by a greedy soup (Wortsman et al., ICML 2022).
 
-    Each is added in turn, and stays unless the score of the mean falls.
+    Checkpoints are added one by one, and kept unless the score of the mean falls.
 
     Parameters
     ----------
     paths
         Checkpoints of one run, best first; at least one.
     score
-        How good a network is, the higher the better.
+        Scores a network; higher is better.
 
     Returns
     -------
     chosen : tuple of Path
-        The first one, and those that stayed.
+        The checkpoints that were kept, including the first.
     score : float
-        That of their mean.
+        Score of their mean.
 
     Raises
     ------
@@ -103,24 +103,24 @@ def choose_soup(
 def average_checkpoints(
     paths: Sequence[Path], out: Path, *, scores: Mapping[str, float] | None = None
 ) -> None:
-    """Write one checkpoint whose weights are the mean of those of several.
+    """Average the weights of several checkpoints, and write the result as a checkpoint.
 
-    They must come from one run, because networks trained independently are not in one
-    basin of the loss. Whole numbers, such as BatchNorm's counters, are those of the first.
+    They must come from one run, because independently trained networks are in different basins of
+    the loss. Integer buffers, such as BatchNorm's counter, are those of the first.
 
     Parameters
     ----------
     paths
-        At least one.
+        Checkpoints; at least one.
     out
-        Ends with ``.safetensors``.
+        Path with suffix ``.safetensors``.
     scores
-        Of the mean, for its card; None where it was not scored.
+        Scores of the mean for its card; None if it was not scored.
 
     Raises
     ------
     CheckpointError
-        If they are not of one architecture, or there are none.
+        If there are no checkpoints, or they have different architectures.
     """
     network, card = _mean(paths)
     training = card.training | {"averaged": [path.name for path in paths]}
@@ -128,7 +128,7 @@ def average_checkpoints(
 
 
 def _mean(paths: Sequence[Path]) -> tuple[nn.Module, ModelCard]:
-    """Network with the mean of the weights, and the card of the first."""
+    """Return a network with the mean of the weights, and the card of the first checkpoint."""
     if not paths:
         raise CheckpointError("got no checkpoints to average; expected at least one")
     network, card = load_checkpoint(paths[0])

@@ -1,4 +1,4 @@
-"""Owns what happens around steps and epochs: progress, timing, saving, validation, the end."""
+"""Owns the training callback: progress, timing, saving, validation and stopping."""
 
 import dataclasses
 import logging
@@ -23,19 +23,19 @@ from wsi_seg.progress import Progress
 logger = logging.getLogger(__name__)
 
 METRICS = "metrics.csv"
-# Says why training ended before all its patches; absent if it did not.
+# Why training stopped early; absent if it did not.
 STOPPED = "stopped.txt"
 
-# Share of an epoch that the network may wait for patches before there is a warning.
-_WAIT = 0.1
+# Fraction of an epoch spent waiting for patches above which to warn.
+_MAX_WAIT = 0.1
 
-# Share of the time that saving at the ends of epochs may take.
-_SAVING = 0.05
+# Fraction of the time that saving at the ends of epochs may take.
+_MAX_SAVING = 0.05
 
 
 @dataclasses.dataclass
 class _Epoch:
-    """Sums of the epoch that runs, so far; ``seconds`` and ``waited`` include earlier calls."""
+    """Running sums of the current epoch, including the part before a resume."""
 
     terms: dict[str, float] = dataclasses.field(default_factory=dict)
     patches: int = 0
@@ -44,16 +44,16 @@ class _Epoch:
 
 
 class TrainingCallback(Callback):
-    """Reports, saves, validates, keeps the best networks, and ends the run by its recipe.
+    """Reports progress, saves, validates, keeps the best networks and stops the run.
 
     Parameters
     ----------
     validation
-        Slides held out, and recipe and folder of the run.
+        Held-out slides, and recipe and folder of the run.
     patch_losses
-        Gets the loss of each patch.
+        Records the loss of each patch.
     progress
-        Reports patches.
+        Advanced by patches.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class TrainingCallback(Callback):
         self._step_ended = self._saved = self._save_took = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Figures so far, for the file that training is resumed from."""
+        """Return the state to save for resuming."""
         return {
             "history": dataclasses.asdict(self.history),
             "epoch": dataclasses.asdict(self._epoch),
@@ -79,7 +79,7 @@ class TrainingCallback(Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue from the figures of an earlier run."""
+        """Restore a saved state."""
         self.history = History(**state_dict["history"])
         self._epoch = _Epoch(**state_dict["epoch"])
         self._patch_losses.load_state(state_dict["patch_losses"])
@@ -91,25 +91,25 @@ class TrainingCallback(Callback):
         pl_module: lightning.LightningModule,
         checkpoint: dict[str, Any],
     ) -> None:
-        """Say which batch comes next."""
+        """Save the position of the next batch."""
         self._position.put(checkpoint)
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """End at once a run that had already ended early; else resume its bar and timers."""
+        """Stop again if the run had stopped early; otherwise resume its progress bar and timers."""
         trainer.should_stop = self._ended
         self._step_ended = self._saved = time.perf_counter()
         if self._epoch.patches:
-            self._begin_bar(trainer)
+            self._start_bar(trainer)
             self._progress.advance(self._epoch.patches)
 
     def on_train_epoch_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Begin the epoch's bar and its clocks."""
-        self._begin_bar(trainer)
-        self._patch_losses.begin()
+        """Start the progress bar and timers of the epoch."""
+        self._start_bar(trainer)
+        self._patch_losses.start()
         self._epoch = _Epoch()
         self._step_ended = time.perf_counter()
 
@@ -120,7 +120,7 @@ class TrainingCallback(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Count the time since the last step as waiting for data."""
+        """Add the time since the last step to the data waiting time."""
         self._epoch.waited += self._lap()
 
     def on_train_batch_end(
@@ -131,7 +131,7 @@ class TrainingCallback(Callback):
         batch: Batch,
         batch_idx: int,
     ) -> None:
-        """Add the step's figures up; save where it has been long enough."""
+        """Accumulate the metrics of the step, and save if it is due."""
         epoch, count = self._epoch, len(batch[0]) * trainer.world_size
         epoch.patches += count
         for name, term in outputs["terms"].items():
@@ -145,14 +145,14 @@ class TrainingCallback(Callback):
         whole_step = done % self._recipe.train.accumulate == 0
         if whole_step:
             self._keep_pace(trainer)
-        # The last batch is saved with its epoch, once that is validated.
+        # After the last batch, the state is saved with the epoch's validation.
         if whole_step and done < trainer.num_training_batches and self._is_due(trainer):
             self._save(trainer, Position(trainer.current_epoch, done))
 
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        """Validate, keep the best networks, write the figures, decide whether to continue."""
+        """Validate, keep the best networks, write metrics, and decide whether to stop."""
         assert isinstance(pl_module, SegmentationTask)
         self._progress.finish()
         started = time.perf_counter()
@@ -166,7 +166,7 @@ class TrainingCallback(Callback):
         row["patches_per_second"] = epoch.patches / seconds
         row["data_wait"] = epoch.waited / seconds
         last = trainer.should_stop or trainer.current_epoch + 1 >= (trainer.max_epochs or 0)
-        # One process validates; what it found decides for all.
+        # One process validates, and broadcasts the result.
         if trainer.is_global_zero and self._is_validated(row, last):
             device = str(pl_module.device)
             row |= self._validation.score(pl_module.network, device, self._progress)
@@ -178,7 +178,7 @@ class TrainingCallback(Callback):
         if gain is not None:
             pl_module.validated(gain)
         self._ended = trainer.should_stop = last or self._stale()
-        saves = self._ended or self._is_due(trainer, self._save_took / _SAVING)
+        saves = self._ended or self._is_due(trainer, self._save_took / _MAX_SAVING)
         if trainer.is_global_zero:
             if gain is not None or (saves and not self._validation.slides):
                 self._validation.keep(pl_module.network, self.history)
@@ -194,21 +194,21 @@ class TrainingCallback(Callback):
         pl_module: lightning.LightningModule,
         exception: BaseException,
     ) -> None:
-        """End the epoch's bar."""
+        """Finish the progress bar."""
         self._progress.finish()
 
     def _lap(self) -> float:
-        """Seconds since this was last asked."""
+        """Return the seconds since the last call."""
         before, self._step_ended = self._step_ended, time.perf_counter()
         return self._step_ended - before
 
-    def _begin_bar(self, trainer: lightning.Trainer) -> None:
+    def _start_bar(self, trainer: lightning.Trainer) -> None:
         title = f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
         batch = self._recipe.train.batch_size * trainer.world_size
         self._progress.start(title, int(trainer.num_training_batches) * batch, "patches")
 
     def _is_due(self, trainer: lightning.Trainer, seconds: float = math.inf) -> bool:
-        """Whether so long, or the recipe's longest time, has gone by since the last save."""
+        """Return whether ``seconds`` or ``train.save_minutes`` have passed since the last save."""
         longest = min(seconds, 60 * self._recipe.train.save_minutes)
         due = time.perf_counter() - self._saved >= longest
         if trainer.world_size > 1:
@@ -219,7 +219,7 @@ class TrainingCallback(Callback):
         self._position = position
         started = time.perf_counter()
         save_state(trainer, self._out)
-        # What saving took is neither waiting nor learning, but time all the same.
+        # Saving counts towards the time limit, but neither as waiting nor as training.
         self._saved = self._step_ended = time.perf_counter()
         self._save_took = self._saved - started
         self.history.minutes += self._save_took / 60
@@ -229,18 +229,18 @@ class TrainingCallback(Callback):
         return bool(self._validation.slides) and due
 
     def _stale(self) -> bool:
-        """Whether validation has not gained for as long as the recipe bears with."""
+        """Return whether validation has not improved for ``train.early_stop`` validations."""
         patience = self._recipe.train.early_stop
         return patience is not None and self.history.validations_since_best >= patience
 
     def _keep_pace(self, trainer: lightning.Trainer) -> None:
-        """Bring the learning rate down by the end of the time there is, and end the run then."""
+        """Fit the learning-rate schedule to the time limit, and stop the run when it is reached."""
         limit = self._recipe.train.max_minutes
         if limit is None:
             return
         spent = 60 * self.history.minutes + self._epoch.seconds + self._epoch.waited
         left = steps_left(limit, spent, trainer.global_step)
-        # One process measures; all take the same strides.
+        # All processes use the measurement of one.
         left = trainer.strategy.broadcast(left)
         batches = (trainer.max_epochs or 0) * int(trainer.num_training_batches)
         planned = batches // self._recipe.train.accumulate - trainer.global_step
@@ -249,7 +249,7 @@ class TrainingCallback(Callback):
                 end_in(config.scheduler, min(left, planned))
             if left < planned:
                 minutes = max(0.0, limit - spent / 60)
-                self._progress.note(f"train.max_minutes ends it in {minutes:.1f} min")
+                self._progress.note(f"train.max_minutes stops it in {minutes:.1f} min")
         trainer.should_stop = trainer.should_stop or left < 1
         if left < 1 and planned > 0:
             step = self._recipe.train.accumulate * self._recipe.train.batch_size
@@ -260,7 +260,7 @@ class TrainingCallback(Callback):
             )
 
     def _write(self, trainer: lightning.Trainer) -> None:
-        """Keep the figures of the epoch that just ended."""
+        """Write and log the metrics of the last epoch."""
         row = self.history.rows[-1]
         columns = list(dict.fromkeys(name for one in self.history.rows for name in one))
         self.history.write_csv(self._out / METRICS, columns)
@@ -269,7 +269,7 @@ class TrainingCallback(Callback):
         for board in trainer.loggers:
             board.log_metrics({k: v for k, v in row.items() if k != "epoch"}, int(row["epoch"]))
         logger.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in row.items()))
-        if row["data_wait"] > _WAIT and row["epoch"] == 1:
+        if row["data_wait"] > _MAX_WAIT and row["epoch"] == 1:
             logger.warning(
                 "the network waited %.0f %% of the epoch for patches; raise train.workers (%d)",
                 100 * row["data_wait"],

@@ -1,4 +1,4 @@
-"""Owns the patches of a recipe as a dataset: for training here, and for loops of one's own."""
+"""Owns building the patch dataset of a recipe, for `train` and for custom training loops."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -22,7 +22,7 @@ from wsi_seg.sampling.maps import TrainingSlide
 
 
 class EpochDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
-    """Patches of one epoch, see `make_dataset`; ``len`` of it is their number.
+    """Patches of one epoch; see `make_dataset`.
 
     Examples
     --------
@@ -37,7 +37,7 @@ class EpochDataset(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 0; worker processes that persist keep the one they began with."""
+        """Set the epoch, from 0; persistent workers keep the epoch with which they were started."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -55,34 +55,33 @@ def make_dataset(
     split: Literal["train", "validation"] = "train",
     fold: int | None = None,
 ) -> EpochDataset:
-    """Make the patches that a recipe trains on a dataset, for plain torch and Lightning.
+    """Build the dataset of a recipe's training patches, for custom loops in torch or Lightning.
 
-    The same seed gives the same patches as `train`; all augmentation is done in the dataset.
-    Weights of patches and pixels are left out.
+    With the same seed, the patches are those of `train`; all augmentation is done in the dataset.
+    Weights of patches and pixels are not returned.
 
     Parameters
     ----------
     recipe
-        From `load_recipe`; of one with phases the first counts, and ``recipe.stages`` has all.
+        From `load_recipe`; the first phase is used, and ``recipe.stages`` has all phases.
     split
-        ``train``; or ``validation`` for patches drawn in the same way from the slides held out,
-        which are not augmented.
+        ``train``; or ``validation`` for patches drawn in the same way from the held-out slides,
+        without augmentation.
     fold
-        Number of the fold, from 0, where the recipe has ``data.folds``.
+        Index of the fold, from 0, if the recipe has ``data.folds``.
 
     Returns
     -------
     EpochDataset
-        Items are ``(image, mask)``: uint8 RGB ``(3, H, W)``, H = W = ``patch_px``, not normalised,
-        and uint8 class ids ``(H, W)``, 255 where they are to be ignored; where labels are
-        probabilities, or classes overlap, float32 ``(classes, H, W)``, NaN where they are to be
-        ignored. `set_epoch`
-        chooses the epoch.
+        Items are ``(image, mask)``: uint8 ``(C, H, W)``, 0 to 255, H = W = ``patch_px``, not
+        normalised, with C = 3 (RGB) unless the recipe has ``data.context_slices``; and uint8 class
+        ids ``(H, W)``, 255 to ignore. For soft labels and overlapping classes the mask is float32
+        probabilities ``(classes, H, W)``, NaN to ignore. `set_epoch` sets the epoch.
 
     Raises
     ------
     ConfigError
-        If the recipe does not fit its slides, has no such fold, or holds out no slide to validate.
+        If the recipe does not match its slides, has no such fold, or holds out no slides.
     StoreError
         If a slide or a label cannot be opened.
 
@@ -111,7 +110,7 @@ def make_dataset(
 def _fold(recipe: Recipe, splits: Sequence[Split], fold: int | None) -> Split:
     if recipe.data.folds is None:
         if fold is not None:
-            raise ConfigError(f"got fold {fold}; expected None: the recipe has no data.folds")
+            raise ConfigError(f"got fold {fold}; expected None, as the recipe has no data.folds")
         return splits[0]
     if fold is None or not 0 <= fold < len(splits):
         raise ConfigError(f"got fold {fold}; expected 0 to {len(splits) - 1}, see data.folds")
@@ -119,14 +118,14 @@ def _fold(recipe: Recipe, splits: Sequence[Split], fold: int | None) -> Split:
 
 
 def step_size(recipe: Recipe) -> int:
-    """Patches that all devices take at once."""
+    """Return the number of patches per batch over all devices."""
     return recipe.train.batch_size * recipe.train.devices * recipe.train.nodes
 
 
 def run_sampler(slides: Sequence[TrainingSlide], recipe: Recipe) -> PatchSampler | GridSampler:
-    """Make what draws the patches of a run, whole steps only.
+    """Build the sampler of a run, with epochs of whole optimiser steps.
 
-    So each step divides its gradients by the same number of patches.
+    Each step then averages its gradients over the same number of patches.
     """
     return patch_sampler(slides, recipe, batch=step_size(recipe) * recipe.train.accumulate)
 
@@ -139,23 +138,23 @@ def patch_dataset(
     augment: Augment,
     patch_px: int,
 ) -> WeightedPatchDataset:
-    """Make the patches of all epochs.
+    """Build the dataset of the patches of all epochs.
 
     Parameters
     ----------
     slides, sampler
-        What patches are cut from, and what says where; see `run_sampler`.
+        Training slides, and the sampler of positions on them; see `run_sampler`.
     recipe
-        Gives classes, label, resolution, seed and weights.
+        Recipe with classes, label, resolution, seed and weights.
     augment
-        Steps that are done on loading.
+        Augmentation steps to apply when loading.
     patch_px
         Side of a patch, in pixels.
 
     Raises
     ------
     ConfigError
-        If the recipe changes colours of slices.
+        If the recipe changes colours of images whose channels are slices.
     StoreError
         If a label lacks one of the classes.
     """
@@ -164,13 +163,13 @@ def patch_dataset(
         if recipe.intensity.stain != "none":
             raise ConfigError(
                 f"got intensity.stain {recipe.intensity.stain} with data.context_slices, whose "
-                "channels are slices; expected none"
+                "channels are slices; set it to none"
             )
     view = View.of(recipe)
     sources = PatchSources(
         [slide.store for slide in slides], recipe.data.label, classes=recipe.class_table, view=view
     )
-    # Each is opened once now, so that what is wrong with one is said before anything is learned.
+    # Opens each source once, so that errors are raised before training starts.
     kinds = {(source.soft is not None, source.doubt is not None) for source in sources}
     soft = any(has_soft for has_soft, _ in kinds)
     return WeightedPatchDataset(
@@ -188,7 +187,7 @@ def patch_dataset(
 
 
 def with_colours(augment: Augment, slides: Sequence[TrainingSlide]) -> Augment:
-    """Fill in the colours of the slides where a step is to draw from them."""
+    """Fill in the colour statistics of the slides in ``restain`` steps without values."""
     if isinstance(augment, str) or not slides:
         return augment
     return tuple(_with_colours(step, slides) for step in augment)

@@ -1,4 +1,4 @@
-"""Owns the dry run: what a recipe would take, measured on a few patches of noise."""
+"""Owns the dry run: time and memory of a recipe, measured on batches of noise."""
 
 import time
 from dataclasses import asdict, dataclass
@@ -13,49 +13,49 @@ from wsi_seg.learn.losses.pixels import Pixels
 from wsi_seg.learn.pace import training_precision
 from wsi_seg.learn.sampler import patch_sampler
 from wsi_seg.learn.split import split_slides
-from wsi_seg.learn.task import rating_of
+from wsi_seg.learn.task import class_options_of
 from wsi_seg.models.training_network import TrainingNetwork
 from wsi_seg.predict.device import pick_device
 from wsi_seg.reading.view import View
 
-# Sizes of the two batches that are measured; BatchNorm needs more than one patch.
+# Batch sizes that are measured; BatchNorm needs more than one patch.
 _SMALL, _LARGE = 2, 4
 
-# Part of the free memory that a run may plan with; loading patches takes some, too.
+# Fraction of the free memory to plan with; loading patches needs some, too.
 _USABLE = 0.85
 
-# Copies of the weights that an optimiser keeps.
+# Copies of the weights in the state of each optimiser; 2 for all others.
 _STATES = {"sgd": 1, "lion": 1, "ranger": 3}
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseEstimate:
-    """What one phase would take.
+    """Estimated time and memory of one phase.
 
     Parameters
     ----------
     phase
-        Its name; empty where the recipe has no phases.
+        Name of the phase; empty if the recipe has no phases.
     train_slides, validation_slides
-        Numbers of slides, in the first fold.
+        Numbers of slides in the first fold.
     parameters
-        Weights of the network.
+        Number of weights of the network.
     fixed_bytes
-        Weights, gradients, the optimiser's state and averages.
+        Memory of weights, gradients, optimiser state and weight average.
     patch_bytes
-        What one more patch in the batch takes during a step.
+        Memory of each additional patch in the batch.
     free_bytes
-        Memory of the device that is free now.
+        Free memory of the device.
     batch_size
-        Of the recipe.
+        Batch size of the recipe.
     largest_batch
-        That fits into the free memory; 0 if none does.
+        Largest batch size that fits into the free memory; 0 if none does.
     steps
-        Optimiser steps of the phase, unless ``train.max_minutes`` ends it before.
+        Number of optimiser steps, unless ``train.max_minutes`` stops the phase earlier.
     step_seconds
-        Time of one; patches are not read in it.
+        Time of one step, without reading patches.
     max_minutes
-        Of the recipe.
+        ``train.max_minutes`` of the recipe.
     """
 
     phase: str
@@ -73,45 +73,45 @@ class PhaseEstimate:
 
     @property
     def minutes(self) -> float:
-        """Time for all steps; validation comes on top, as does what the network waits for."""
+        """Minutes for all steps, without validation and waiting for data."""
         minutes = self.steps * self.step_seconds / 60
         return minutes if self.max_minutes is None else min(minutes, self.max_minutes)
 
     @property
     def step_bytes(self) -> int:
-        """Memory of a step with the recipe's batch."""
+        """Memory of a step with the recipe's batch size."""
         return self.fixed_bytes + self.batch_size * self.patch_bytes
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Summarise the estimate as lines of text."""
         name = f"phase {self.phase}: " if self.phase else ""
         patch, step = _gib(self.patch_bytes), _gib(self.step_bytes)
         pace = f"{self.steps:,} steps of {self.step_seconds:.2f} s"
         return [
-            f"{name}{self.train_slides} slides to learn from, {self.validation_slides} held out",
+            f"{name}{self.train_slides} training slides, {self.validation_slides} held out",
             f"  {self.parameters:,} weights; a step takes {_gib(self.fixed_bytes)}",
             f"  with the recipe's {self.batch_size} patches, {patch} each: {step}",
             f"  largest batch that fits into {_gib(self.free_bytes)}: {self.largest_batch}",
-            f"  about {self.minutes:.1f} min: {pace}, validation not counted",
+            f"  about {self.minutes:.1f} min: {pace}, without validation",
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self) | {"step_bytes": self.step_bytes, "minutes": self.minutes}
 
 
 def dry_run(recipe: Recipe) -> tuple[PhaseEstimate, ...]:
-    """Check a recipe against its slides and measure each phase; nothing is trained or written.
+    """Check a recipe against its slides and measure each phase, without training or writing.
 
-    On a GPU the peak of two real steps is measured, and the largest batch is tried. On the CPU
-    it is what autograd keeps, without the workspace of single layers.
+    On a GPU, the peak memory of real steps is measured, and the largest batch is tried. On a CPU,
+    memory is that of the tensors saved by autograd, without the workspace of layers.
 
     Raises
     ------
     ConfigError
-        If the recipe does not fit its slides.
+        If the recipe does not match its slides.
     CheckpointError
-        If the weights to start from cannot be had.
+        If the initial weights cannot be loaded.
     """
     split = split_slides(recipe)[0]
     names = [phase.name for phase in recipe.phases] or [""]
@@ -163,10 +163,10 @@ def _measure(learner: TrainingNetwork, recipe: Recipe) -> tuple[int, int, int, i
 
 
 def _seconds(learner: TrainingNetwork, recipe: Recipe, *, batch: int) -> float:
-    """Time of a forward and backward pass with the recipe's batch."""
+    """Measure the time of a forward and backward pass, scaled to the recipe's batch size."""
     device = pick_device("auto")
     step = _Step(learner, recipe, device)
-    step.run(batch)  # the first compiles and takes memory
+    step.run(batch)  # warm-up
     started = time.perf_counter()
     step.run(batch)
     return (time.perf_counter() - started) * recipe.train.batch_size / batch
@@ -194,7 +194,7 @@ class _Step:
             outputs.logits,
             label.byte().to(self.device),
             class_logits=outputs.class_logits,
-            rating=rating_of(self.recipe),
+            class_options=class_options_of(self.recipe),
         )
         loss = SegmentationLoss(self.recipe.loss)(px)
         loss = loss + sum(one.float().mean() for one in outputs.auxiliary)
@@ -204,7 +204,7 @@ class _Step:
             torch.cuda.synchronize(self.device)
 
     def peak(self, batch: int) -> int:
-        """Bytes that a step takes in addition to what is fixed."""
+        """Measure the bytes that a step takes in addition to the fixed ones."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
             before = torch.cuda.memory_allocated(self.device)

@@ -1,4 +1,4 @@
-"""Owns one fit: one recipe, one split of the slides, one folder; resumed at the next batch."""
+"""Owns one fit: training one network on one split, resumable at any batch."""
 
 import logging
 import signal
@@ -38,7 +38,7 @@ from wsi_seg.models.network import (
     published_size,
     size_multiple,
 )
-from wsi_seg.models.training_network import EncoderLearning, TrainingNetwork
+from wsi_seg.models.training_network import EncoderTraining, TrainingNetwork
 from wsi_seg.models.trial import require_trainable
 from wsi_seg.predict.device import pick_device
 from wsi_seg.progress import Progress
@@ -46,24 +46,24 @@ from wsi_seg.reading.view import View
 
 logger = logging.getLogger(__name__)
 
-# Patches per step below which the statistics of a batch are worse than those of ImageNet.
+# Batch size below which batch statistics are worse than those of the pretrained weights.
 _SMALL_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """What a fit came to.
+    """Result of a fit.
 
     Parameters
     ----------
     best
-        Best network, with its model card.
+        Checkpoint of the best network.
     top
-        Networks that are kept, best first; ``best`` alone unless the recipe keeps more.
+        Checkpoints of the ``train.top_k`` best networks, best first.
     history
-        Figures of each epoch.
+        Metrics of each epoch.
     parameters
-        Weights of the network.
+        Number of weights of the network.
     """
 
     best: Path
@@ -81,31 +81,31 @@ def fit(
     progress: Progress,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Fitted:
-    """Train once, or resume the same fit from the last state that was saved.
+    """Train once, or resume the same fit from its last saved state.
 
-    torch's global generator is left as it was.
+    The state of torch's global generator is restored.
 
     Parameters
     ----------
     recipe
-        Its phases and folds are not looked at.
+        Recipe; its phases and folds are ignored.
     split
-        Slides to learn from, and those to choose the best network by.
+        Training slides, and held-out slides for choosing the best network.
     out
-        Folder that exists.
+        Existing folder.
     start
-        Checkpoint of ours whose weights come first; None takes the recipe's.
+        Checkpoint with the initial weights; None uses those of the recipe.
     progress
-        Reports patches, and tiles in validation.
+        Advanced by patches, and by tiles in validation.
     callbacks
-        Others that lightning calls after ours.
+        Additional Lightning callbacks, called after the built-in one.
 
     Raises
     ------
     ConfigError
-        If the recipe does not fit its slides.
+        If the recipe does not match its slides.
     CheckpointError
-        If the weights to start from cannot be had, or ``last.ckpt`` is damaged.
+        If the initial weights cannot be loaded, or ``last.ckpt`` is damaged.
     TrainingError
         If the loss is not finite, or the device has too little memory.
     OutputError
@@ -113,8 +113,8 @@ def fit(
     """
     if recipe.schedule.name == "plateau" and not split.validation:
         raise ConfigError(
-            "schedule plateau waits for gains in validation, so it needs slides held out; set "
-            "data.validation above 0, or choose another schedule"
+            "schedule plateau needs held-out slides, because it follows the validation score; set "
+            "data.validation above 0, or use another schedule"
         )
     position = position_of(out)
     devices = [pick_device("auto")] if torch.cuda.is_available() else []
@@ -148,7 +148,7 @@ def fit(
 
 @rank_zero_only
 def _check_position(patches: Patches, out: Path) -> None:
-    r"""Ask the best network about tiles without content, and warn of a bias\."""
+    r"""Measure the position bias of the best network, and warn about it\."""
     found = measure_position_bias(out / BEST, patches.first(), pick_device("auto"))
     found.write(out / POSITION_BIAS)
     for warning in found.warnings():
@@ -158,7 +158,7 @@ def _check_position(patches: Patches, out: Path) -> None:
 def build_learner(
     recipe: Recipe, split: Split, *, start: Path | None
 ) -> tuple[TrainingNetwork, ModelCard]:
-    """Network before the first step, and the card it will be saved with."""
+    """Build the network with its initial weights, and the card for its checkpoints."""
     model, classes = recipe.model, recipe.class_table
     known = find_encoder(model.encoder)
     own = known.weights if known and model.weights == "imagenet" else None
@@ -178,9 +178,9 @@ def build_learner(
         patch_px=recipe.patch_px,
         batch_size=recipe.train.batch_size,
         keep_norm=keep_norm,
-        expected=f"set patch_px to {size}, or choose an encoder that takes any size"
+        expected=f"set patch_px to {size}, or use an encoder that accepts any size"
         if (size := published_size(spec))
-        else "choose another patch_px or encoder",
+        else "use another patch_px or encoder",
     )
     learner = TrainingNetwork(
         network,
@@ -190,7 +190,7 @@ def build_learner(
         dropout=model.dropout,
         auxiliary=model.deep_supervision > 0,
         patch_px=recipe.patch_px,
-        encoder_learning=EncoderLearning(model.encoder_training, model.lora_rank, keep_norm),
+        encoder_training=EncoderTraining(model.encoder_training, model.lora_rank, keep_norm),
     )
     return learner, _card(recipe, split, spec, _normalisation(spec, weights, known))
 
@@ -231,7 +231,7 @@ def _card(
 
 
 def _network_spec(recipe: Recipe, known: Encoder | None) -> NetworkSpec:
-    """Say what the recipe's network is made of; ``known`` is its encoder's preset, if any."""
+    """Build the network specification; ``known`` is the encoder's preset, if any."""
     model = recipe.model
     arguments = (known.arguments if known else {}) | model.encoder_args
     return NetworkSpec(
@@ -246,7 +246,7 @@ def _network_spec(recipe: Recipe, known: Encoder | None) -> NetworkSpec:
 
 
 def _keeps_norm(recipe: Recipe, start: str | Path | None) -> bool:
-    """Whether BatchNorm of the encoder keeps the statistics of the first weights."""
+    """Return whether the encoder's BatchNorm keeps the statistics of the initial weights."""
     if recipe.model.encoder_norm != "auto":
         return recipe.model.encoder_norm == "kept"
     return start is not None and recipe.train.batch_size < _SMALL_BATCH
@@ -255,12 +255,12 @@ def _keeps_norm(recipe: Recipe, start: str | Path | None) -> bool:
 def _normalisation(
     spec: NetworkSpec, start: str | Path | None, known: Encoder | None
 ) -> Normalisation:
-    """Normalisation of the weights to start from: a checkpoint of ours states its own."""
+    """Return the normalisation of the initial weights, from their card if they have one."""
     if isinstance(start, Path):
         try:
             card = read_card(start)
         except CheckpointError:
-            logger.debug("%s has no card, so it holds published weights", start)
+            logger.debug("%s has no card; using the published normalisation", start)
         else:
             return Normalisation(card.mean, card.std)
     if known and known.mean and known.std and spec.in_channels == len(known.mean):
@@ -299,18 +299,18 @@ def _run(
     except torch.OutOfMemoryError as error:
         raise TrainingError(
             f"{device} has too little memory for {recipe.train.batch_size} patches of "
-            f"{recipe.patch_px} pixels; what was saved is intact; `wsi-seg train --dry-run` prints "
+            f"{recipe.patch_px} pixels; saved states are intact; `wsi-seg train --dry-run` prints "
             "the largest train.batch_size that fits (train.accumulate makes up for a smaller one)"
         ) from error
     except SystemExit as stop:
-        # lightning's answer to Ctrl-C; what to do about that is for the caller to say.
+        # lightning turns Ctrl-C into SystemExit.
         raise KeyboardInterrupt from stop
 
 
 def _strategy(recipe: Recipe) -> str | Strategy:
     if recipe.train.devices * recipe.train.nodes == 1:
         return "auto"
-    # A frozen encoder takes no part in some steps, which has to be looked for then.
+    # The parameters of a frozen encoder get no gradients.
     frozen = recipe.model.freeze_encoder_epochs > 0
     return "ddp_find_unused_parameters_true" if frozen else "ddp"
 
@@ -323,13 +323,13 @@ def _board(recipe: Recipe, out: Path) -> TensorBoardLogger | bool:
     except ModuleNotFoundError as error:
         raise ConfigError(
             "train.tensorboard is true, but TensorBoard is not installed; run "
-            "`pip install tensorboard`, or set it to false (metrics.csv has the same figures)"
+            "`pip install tensorboard`, or set it to false (metrics.csv has the same metrics)"
         ) from error
 
 
 @contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep lightning's banners and advice to itself, and Ctrl-C working after it."""
+    """Silence lightning's banners and warnings, and restore the handler of Ctrl-C."""
     owner = logging.getLogger("lightning.pytorch")
     before = owner.level
     interrupt = signal.getsignal(signal.SIGINT)

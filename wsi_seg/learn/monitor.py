@@ -1,6 +1,6 @@
-"""Owns the figures of validation that networks are chosen by: ``train.monitor`` names one.
+"""Owns the validation metrics that networks are selected by; ``train.monitor`` names one.
 
-A case is a slide, or all slices of a volume together.
+A case is a slide, or all slices of a volume.
 """
 
 import itertools
@@ -16,9 +16,8 @@ from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
 from wsi_seg.reading.slices import volume_of
 
-# Rules that ``triplet`` tries: a class counts as present where enough pixels are above a high
-# threshold, and then all pixels above a low one are taken. The last are pixels of the prediction.
-# The published ones of SIIM-ACR 2019's first place are among them.
+# Rules of ``triplet``: if enough pixels are above a high threshold, all pixels above a low one are
+# of the class. They include the rules of the SIIM-ACR 2019 winner.
 _TOPS = (0.5, 0.6, 0.7, 0.75, 0.9)
 _BOTTOMS = (0.2, 0.3, 0.4, 0.5)
 _LEAST_PX = (0, 30, 100, 300, 600, 1000, 2000, 3000)
@@ -28,25 +27,24 @@ SlideCounts = Mapping[str, Mapping[str, Reliability]]
 
 
 def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> Row:
-    """Figures of all slides held out; the higher the better, except for the loss.
+    """Compute the metrics of all held-out slides; higher is better, except for the loss.
 
-    ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is that
-    of each case, averaged over cases and classes; a class that is neither on a case nor found there
-    counts 1, one that is found where it is not counts 0. ``val_dice_objects`` is the same over the
-    cases that show the class, and absent where none does. ``val_loss`` is the mean cross-entropy
-    of all pixels and classes, of each class against the rest. ``val_soft_dice`` is the Dice of the
-    probabilities themselves, 1 - Dice loss, of each case that shows the class, averaged.
-    ``val_triplet`` is the best ``val_dice_slide`` of a few rules of two thresholds and an area;
-    exclusive classes, which are not decided one by one, have none.
+    ``val_dice`` is the Dice of all pixels pooled, averaged over classes. ``val_dice_slide`` is the
+    Dice of each case, averaged over cases and classes; a class that is absent and not predicted
+    counts 1, a false positive 0. ``val_dice_objects`` is the same over the cases that contain the
+    class, and missing if none does. ``val_loss`` is the mean binary cross-entropy of all pixels and
+    classes. ``val_soft_dice`` is the Dice of the probabilities (1 - Dice loss), averaged over the
+    cases that contain the class. ``val_triplet`` is the best ``val_dice_slide`` over rules of two
+    thresholds and an area, for overlapping classes only.
 
     Parameters
     ----------
     scores
-        Of the label maps.
+        Scores of the label maps.
     values
-        Pixels of each slide and class by the probability that was predicted.
+        Pixel counts by predicted probability, of each slide and class.
     exclusive
-        Whether the classes are.
+        Whether the classes are exclusive.
     """
     cases = [score.counts for score in scores.cases]
     shown = [counts.dice for counts in cases if counts.tp + counts.fn]
@@ -67,12 +65,12 @@ def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> 
 
 
 def case_of(slide: str) -> str:
-    """Volume that a slide is a slice of, or the slide."""
+    """Return the volume of a slice, or the slide itself."""
     return volume_of(slide) or slide
 
 
 def _counts_of_cases(values: SlideCounts) -> list[NDArray[np.int64]]:
-    """Pixels by probability and truth of the slices of each case and class, ``(n, 256, 2)``."""
+    """Stack pixel counts by probability and truth per case and class, ``(slices, 256, 2)``."""
     cases: dict[tuple[str, str], list[NDArray[np.int64]]] = {}
     for slide, classes in values.items():
         for name, found in classes.items():
@@ -81,16 +79,16 @@ def _counts_of_cases(values: SlideCounts) -> list[NDArray[np.int64]]:
 
 
 def _soft_dice(counts: NDArray[np.int64]) -> float:
-    """Dice of probabilities, of a case that shows the class."""
+    """Return the Dice of the probabilities of a case that contains the class."""
     found = (np.arange(256) / 255) @ counts
     return 2 * float(found[1]) / float(found.sum() + counts[:, 1].sum())
 
 
 def _triplet(cases: Sequence[NDArray[np.int64]]) -> float:
-    """Best Dice over the rules, averaged over cases and classes."""
+    """Return the best mean Dice over the rules."""
     size = [len(slices) for slices in cases]
     first = np.cumsum([0, *size[:-1]])
-    # Pixels from each value on: of slices, values and truth.
+    # Pixels at or above each value, by slice, value and truth.
     above = np.concatenate(cases)[:, ::-1].cumsum(axis=1)[:, ::-1]
     above = np.concatenate([above, np.zeros_like(above[:, :1])], axis=1)
     return max(_dice_of_rule(above, first, *rule) for rule in RULES)
@@ -99,7 +97,7 @@ def _triplet(cases: Sequence[NDArray[np.int64]]) -> float:
 def _dice_of_rule(
     above: NDArray[np.int64], first: NDArray[np.int64], top: float, bottom: float, least_px: int
 ) -> float:
-    """Mean Dice of cases, each of whose slices keeps what is above ``bottom`` or nothing."""
+    """Return the mean Dice of cases under one rule, which is applied to each slice."""
     sure = above[:, least_above(top)].sum(axis=1) >= max(1, least_px)
     kept = above[:, least_above(bottom)] * sure[:, None]
     right, found, true = (

@@ -1,4 +1,4 @@
-"""Owns optimisers and learning-rate schedules by name."""
+"""Owns building optimisers and learning-rate schedules from a recipe."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from wsi_seg.config import OptimizerConfig, ScheduleConfig
 
-# Steps between two pulls of lookahead, and how far each pulls; its authors' choice.
-_LOOKAHEAD_STEPS, _LOOKAHEAD_PULL = 5, 0.5
+# Interval and step size of lookahead; defaults of its authors.
+_LOOKAHEAD_STEPS, _LOOKAHEAD_ALPHA = 5, 0.5
 
-# Part of the learning rate that warming up starts from.
-_COLD = 1e-3
+# Fraction of the learning rate at the start of the warm-up.
+_WARMUP_START = 1e-3
 
 
 def build_optimizer(network: nn.Module, config: OptimizerConfig) -> Optimizer:
-    """Optimiser of all weights that learn; those of ``encoder`` are a group of their own.
+    """Build the optimiser, with the weights of ``encoder`` as a separate parameter group.
 
-    A frozen encoder may come to learn later, so its weights are a group all the same.
+    Weights of a frozen encoder are included, because it may be unfrozen later.
     """
     encoder = [p for name, p in network.named_parameters() if "encoder." in name]
     inside = {id(p) for p in encoder}
@@ -52,7 +52,7 @@ def _create(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
         case "radam":
             return torch.optim.RAdam(groups, decoupled_weight_decay=True, **given)
         case "adabelief":
-            # The corrected form: no rectification, so it steps at the stated rate at once.
+            # Without rectification, so that the first steps use the full learning rate.
             return pytorch_optimizer.AdaBelief(groups, rectify=False, **given)
         case "ranger":
             return pytorch_optimizer.Ranger(groups, **given)
@@ -61,10 +61,10 @@ def _create(groups: list[dict[str, Any]], config: OptimizerConfig) -> Optimizer:
 
 
 def _add_lookahead(optimizer: Optimizer) -> None:
-    """Make the optimiser pull its weights back every few steps.
+    """Add lookahead to an optimiser, with a step hook.
 
-    The slow weights are kept in the optimiser's own state, so they are saved and restored with
-    it; pytorch-optimizer's wrapper keys them by tensor and cannot be resumed.
+    The slow weights are part of the optimiser's state, so they are saved and restored with it;
+    pytorch-optimizer's wrapper keys them by tensor and cannot be resumed.
     """
     first = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
     for group in optimizer.param_groups:
@@ -84,18 +84,18 @@ def _pull(
     state: dict[str, Any], p: torch.Tensor, first: dict[torch.Tensor, torch.Tensor], steps: int
 ) -> None:
     if not state:
-        return  # it has no gradient yet
-    # Not before the first step, because optimisers take an empty state for their beginning.
+        return  # no gradient yet
+    # Not before the first step, because optimisers initialise their state if it is empty.
     slow = state.setdefault("slow", first[p])
     if steps % _LOOKAHEAD_STEPS == 0:
-        slow.lerp_(p, _LOOKAHEAD_PULL)
+        slow.lerp_(p, _LOOKAHEAD_ALPHA)
         p.copy_(slow)
 
 
 def clip_gradients(network: nn.Module, config: OptimizerConfig) -> None:
-    """Clip gradients in place as the recipe says: unit by unit, then all together.
+    """Clip gradients in place: first adaptively per unit (AGC), then by their global norm.
 
-    The last layer is left out of the former, as its authors found best.
+    AGC leaves out the last layer, as its authors recommend.
     """
     if config.agc is not None:
         for name, p in network.named_parameters():
@@ -108,12 +108,12 @@ def clip_gradients(network: nn.Module, config: OptimizerConfig) -> None:
 def build_schedule(
     optimizer: Optimizer, config: ScheduleConfig, *, epochs: int, steps_per_epoch: int
 ) -> LRScheduler | None:
-    """Schedule that is advanced once after each optimiser step; None for ``plateau``."""
+    """Build the schedule to step after each optimiser step; None for ``plateau``."""
     if config.name == "plateau":
         return None
     if config.name == "one_cycle":
         rates = [group["lr"] for group in optimizer.param_groups]
-        # torch's last value belongs to step ``total - 1``; one more lets every step have one.
+        # One more, because torch steps the schedule after the last optimiser step, too.
         return lr_scheduler.OneCycleLR(
             optimizer,
             max_lr=rates,
@@ -124,15 +124,15 @@ def build_schedule(
     span = config.option("epochs") if config.name not in ("constant", "cosine") else 0.0
     if config.name == "cosine":
         span = config.epochs or max(epochs - warm / steps_per_epoch, 1 / steps_per_epoch)
-    main = _after_warming(optimizer, config, max(1, round(span * steps_per_epoch)))
+    main = _main_schedule(optimizer, config, max(1, round(span * steps_per_epoch)))
     if not warm:
         return main
-    rising = lr_scheduler.LinearLR(optimizer, start_factor=_COLD, total_iters=warm)
+    rising = lr_scheduler.LinearLR(optimizer, start_factor=_WARMUP_START, total_iters=warm)
     return lr_scheduler.SequentialLR(optimizer, [rising, main], milestones=[warm])
 
 
-def _after_warming(optimizer: Optimizer, config: ScheduleConfig, span: int) -> LRScheduler:
-    """Schedule without its warming up; ``span`` counts steps."""
+def _main_schedule(optimizer: Optimizer, config: ScheduleConfig, span: int) -> LRScheduler:
+    """Build the schedule without warm-up; ``span`` is its period in steps."""
     match config.name:
         case "cosine":
             return lr_scheduler.CosineAnnealingLR(
@@ -162,7 +162,7 @@ def _after_warming(optimizer: Optimizer, config: ScheduleConfig, span: int) -> L
 
 
 def build_plateau(optimizer: Optimizer, config: ScheduleConfig) -> ReduceLROnPlateau | None:
-    """Schedule that is advanced after each validation with its score; None for all others."""
+    """Build the ``plateau`` schedule, which is stepped after each validation; None for others."""
     if config.name != "plateau":
         return None
     return ReduceLROnPlateau(

@@ -1,4 +1,4 @@
-"""Owns what folds leave together: the ensemble's file, and predictions of slides not seen."""
+"""Owns the joint output of all folds: the ensemble file, and out-of-fold predictions."""
 
 import os
 from collections.abc import Sequence
@@ -24,17 +24,19 @@ OUT_OF_FOLD = "oof.zarr"
 
 
 def write_ensemble(path: Path, members: Sequence[Path]) -> Path:
-    """Write the file that inference takes in place of a checkpoint; paths are relative to it.
+    """Write an ensemble file, which inference accepts in place of a checkpoint.
+
+    Paths of members are written relative to it.
 
     Returns
     -------
     path : Path
-        The same.
+        The path of the file.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     rows = tuple(
         EnsembleMember(checkpoint=Path(os.path.relpath(member, path.parent)).as_posix())
@@ -52,28 +54,28 @@ def predict_out_of_fold(
     *,
     progress: Progress,
 ) -> dict[str, float]:
-    """Predict the slides that each fold held out, and keep the predictions.
+    """Predict the slides that each fold held out, and save the predictions.
 
-    Predictions that exist are kept, so a rerun continues; those of other weights are made again.
+    Existing predictions are reused, so a rerun continues; those of other weights are replaced.
 
     Parameters
     ----------
     recipe
-        As in the last phase.
+        Recipe of the last phase.
     folds
-        Checkpoint, slides held out, and where to put their predictions.
+        Checkpoint, held-out slides and path of the predictions of each fold.
     progress
-        Reports tiles.
+        Advanced by tiles.
 
     Returns
     -------
     dice : dict[str, float]
-        Of each class: mean over all slides of the per-slide Dice.
+        Per-slide Dice of each class, averaged over all slides.
     """
     found: list[Scores] = []
     for checkpoint, slides, out in folds:
         model = read_model([checkpoint])
-        # A finished run that was given more time may have found better weights.
+        # Weights may have changed if a finished run was continued for longer.
         delete_others(out, model.identity())
         report = infer_with(model, slides, out, infer_options(recipe, "auto"), progress=progress)
         require_none(report.failures, done=len(report.slides))

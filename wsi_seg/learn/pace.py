@@ -1,18 +1,18 @@
-"""Owns the pace of a run: its precision, and how its learning rate keeps to the time there is."""
+"""Owns fitting a run to its time limit, and its precision."""
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from wsi_seg.predict.device import pick_precision
 
-# Steps after which the time of one is known well enough to plan with.
+# Number of steps after which the time per step is reliable.
 MEASURED_AFTER = 5
 
 
 def training_precision(name: str, device: torch.device) -> str:
-    """``fp32`` or ``bf16`` for training; ``auto`` is bf16 where that is faster.
+    """Return ``fp32`` or ``bf16`` for training; ``auto`` is bf16 where that is faster.
 
-    A CPU that has bf16 but no AMX takes longer with it: 1.25 times the time of a step.
+    On a CPU with bf16 but without AMX, a bf16 step takes 1.25 times as long.
     """
     if name == "auto" and device.type == "cpu" and not torch.cpu._is_amx_tile_supported():
         return "fp32"
@@ -20,30 +20,29 @@ def training_precision(name: str, device: torch.device) -> str:
 
 
 def steps_left(limit_minutes: float, spent_seconds: float, steps: int) -> float:
-    """Return the number of steps that still fit into a time limit, at the pace of those done.
+    """Return the number of steps that still fit into a time limit, at the average pace so far.
 
     Parameters
     ----------
     limit_minutes
-        Of the whole run.
+        Time limit of the whole run.
     spent_seconds
-        So far, waiting and validation included.
+        Time spent so far, including waiting and validation.
     steps
-        Done in that time, above 0.
+        Number of steps in that time, above 0.
     """
     return (60 * limit_minutes - spent_seconds) * steps / spent_seconds
 
 
 def end_in(schedule: LRScheduler, steps: float) -> None:
-    """Make a one-cycle schedule end in so many steps from now.
+    """Make a one-cycle schedule end in this many steps from now.
 
-    To be called between any two steps: it goes through what is left of the same curve in longer
-    strides, or in shorter ones where time was thought to be shorter. Other schedules are left
-    alone.
+    Call it between any two steps: the rest of the curve is traversed in larger or smaller
+    increments. Other schedules are not changed.
     """
     if not isinstance(schedule, OneCycleLR):
         return
     ahead = schedule.total_steps - 1 - schedule.last_epoch
     if steps != ahead:
-        # Its curve takes any real number.
+        # The curve is defined for any real number.
         schedule.last_epoch += ahead / max(steps, 1.0) - 1  # type: ignore[assignment]

@@ -1,6 +1,6 @@
-"""Owns what is remembered of an epoch's patches: their losses, the worst of them, what comes again.
+"""Owns the losses of an epoch's patches: recording them, the worst patches, and replay.
 
-A patch is known by its index in the epoch, so nothing but losses has to be kept.
+Patches are identified by their index in the epoch, so only losses are stored.
 """
 
 import csv
@@ -25,7 +25,7 @@ _WORST = 24
 
 @dataclass(frozen=True, slots=True)
 class WorstPatch:
-    """A patch on which the loss was high: its slide, its centre in level-0 pixels, and the loss."""
+    """A patch with a high loss: its slide, its centre in level-0 pixels, and its loss."""
 
     slide: str
     y: float
@@ -34,18 +34,18 @@ class WorstPatch:
 
 
 class PatchLosses:
-    """Losses of the patches of the epoch that runs, in the order in which they are shown.
+    """Losses of the patches of the current epoch, in training order.
 
     Parameters
     ----------
     items
-        Order of the patches; gets those that come again.
+        Order of the patches; its ``repeats`` are set for replay.
     sampler
-        Drew them.
+        Sampler of the patches.
     slides
         Names of the sampler's slides.
     replay
-        Share of an epoch that shows the worst patches of the epoch before once more.
+        Fraction of an epoch that repeats the worst patches of the previous epoch.
     """
 
     def __init__(
@@ -61,36 +61,36 @@ class PatchLosses:
         self._losses: list[float] = []
 
     def state(self) -> dict[str, list[float] | list[int]]:
-        """State that has to be saved to continue within an epoch."""
+        """Return the state to save for resuming within an epoch."""
         return {"losses": self._losses, "repeats": list(self._items.repeats)}
 
     def load_state(self, state: dict[str, list[float] | list[int]]) -> None:
-        """Continue from a saved state."""
+        """Restore a saved state."""
         self._losses = [float(loss) for loss in state["losses"]]
         self._items.repeats = tuple(int(item) for item in state["repeats"])
 
-    def begin(self) -> None:
-        """Begin an epoch."""
+    def start(self) -> None:
+        """Start an epoch."""
         self._losses = []
 
     def record(self, losses: torch.Tensor) -> None:
-        """Note the losses of a step: ``(B,)``, or ``(ranks, B)`` where there are several."""
-        # Item i is shown by rank i modulo ranks.
+        """Record the losses of a step: ``(B,)``, or ``(ranks, B)`` with several ranks."""
+        # Item i is processed by rank i modulo ranks.
         self._losses += (losses.T if losses.ndim == 2 else losses).flatten().tolist()
 
     def end(self, epoch: int) -> tuple[dict[str, float], list[WorstPatch]]:
-        """Close an epoch, and choose what comes again in the next.
+        """Finish an epoch, and choose the patches to repeat in the next.
 
         Returns
         -------
         counts : dict
-            Patches that were drawn, ``drawn_<layer>``, and of them ``drawn_again``.
+            Numbers of patches by layer, ``drawn_<layer>``, and of repeats, ``drawn_again``.
         worst : list of WorstPatch
-            Worst first.
+            Patches with the highest loss, worst first.
         """
-        # A run may end in the middle of an epoch.
+        # A run may stop in the middle of an epoch.
         draws, items = self._sampler.epoch(epoch), self._items.of(epoch)[: len(self._losses)]
-        # A patch comes again once at most: a wrong label would come again for ever.
+        # Repeat a patch at most once; one with a wrong label would otherwise be repeated forever.
         fresh = np.flatnonzero(items >= epoch * len(self._sampler))
         losses = np.array(self._losses)[fresh]
         order = fresh[np.argsort(-losses, kind="stable")]
@@ -111,12 +111,12 @@ def _counts(draws: Draws, again: int) -> dict[str, float]:
 
 
 def write_worst(path: Path, worst: Sequence[WorstPatch]) -> None:
-    """Write the worst patches as csv, atomically.
+    """Write the worst patches as CSV, atomically.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

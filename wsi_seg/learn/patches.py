@@ -1,4 +1,4 @@
-"""Owns how patches come to the network: loaded in processes of their own, augmented where fast."""
+"""Owns the data module of a fit: loading patches in worker processes, and where to augment them."""
 
 import multiprocessing
 from multiprocessing import forkserver
@@ -21,26 +21,26 @@ from wsi_seg.learn.split import Split
 from wsi_seg.learn.task import Batch
 from wsi_seg.predict.device import pick_device
 
-# Patches that the network is asked about once it is trained.
+# Patches for measuring the position bias after training.
 _CHECKED = 12
 
 
 class Patches(lightning.LightningDataModule):
-    """Patches of a split, for as many processes as lightning starts.
+    """Training patches of a split, divided among lightning's processes.
 
     Parameters
     ----------
     recipe, split
-        Of the fit.
+        Recipe and split of the fit.
     position
-        Where it is resumed.
+        Position from which the fit is resumed.
 
     Attributes
     ----------
     losses
-        What is remembered of them.
+        Losses of the patches.
     augmenter
-        What is left to change once they are on the device.
+        Augmentation steps that run on the device.
     """
 
     def __init__(self, recipe: Recipe, split: Split, position: Position) -> None:
@@ -71,7 +71,7 @@ class Patches(lightning.LightningDataModule):
         )
 
     def first(self) -> torch.Tensor:
-        """Patches that an epoch begins with, ``(B, C, side, side)`` uint8."""
+        """Return the first patches of epoch 0, ``(B, C, side, side)`` uint8."""
         count = min(_CHECKED, len(self._sampler))
         patches = torch.stack([self._dataset[item][0] for item in range(count)])
         start = (patches.shape[-1] - self._patch_px) // 2
@@ -79,11 +79,11 @@ class Patches(lightning.LightningDataModule):
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimiser steps."""
+        """Optimiser steps per epoch."""
         return len(self._sampler) // (self._step * self._config.accumulate)
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """Load this process's share."""
+        """Build the data loader of this rank."""
         assert self.trainer is not None
         batch, workers = self._config.batch_size, self._config.workers
         self._items.rank, self._items.ranks = self.trainer.global_rank, self.trainer.world_size
@@ -93,15 +93,15 @@ class Patches(lightning.LightningDataModule):
             sampler=self._items,
             num_workers=workers,
             persistent_workers=workers > 0,
-            # A child of this process would inherit locks of the threads that read slides; those of
-            # a server that has imported all they need start at once.
+            # A fork would inherit locks held by reader threads; the fork server has none, and has
+            # already imported the modules.
             multiprocessing_context="forkserver" if workers else None,
             pin_memory=torch.cuda.is_available(),
         )
 
 
 def prepare_loading(recipe: Recipe) -> None:
-    """Start the server that the loader's processes come from, so that no epoch waits for it."""
+    """Start the fork server of the loader's workers in advance."""
     if recipe.train.workers:
         multiprocessing.set_forkserver_preload(
             [WeightedPatchDataset.__module__, Augmenter.__module__]
@@ -110,7 +110,7 @@ def prepare_loading(recipe: Recipe) -> None:
 
 
 def _split_steps(recipe: Recipe) -> tuple[tuple[StepConfig, ...], tuple[StepConfig, ...]]:
-    """Return the steps for the loader's processes, and those for the device."""
+    """Return the augmentation steps for the loader's workers, and those for the device."""
     choice = recipe.train.augment_on
     if choice == "device" or (choice == "auto" and pick_device("auto").type == "cuda"):
         return split_steps(recipe.augment)

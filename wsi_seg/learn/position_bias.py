@@ -1,8 +1,8 @@
-"""Owns the check of position bias: what a network answers where there is nothing to see.
+"""Owns the check for position bias: predictions on tiles without structure.
 
-Tiles of one colour, and tiles whose pieces were shuffled, are no more a structure in their middle
-than in their corners. A network that says otherwise has learned where annotated structures were in
-its patches, not what they look like.
+On tiles of one colour, and on tiles of shuffled pieces, the prediction should be the same in the
+middle as in the corners. Otherwise the network has learned where annotated structures are in its
+patches, instead of what they look like.
 """
 
 import json
@@ -22,31 +22,30 @@ from wsi_seg.models.activation import class_probabilities
 
 POSITION_BIAS = "position_bias.json"
 
-# Parts of a tile along each side. Pieces are shuffled, so the number must be even.
+# Pieces along each side of a tile; must be even.
 _PARTS = 8
 
-# Differences between the middle and the corners up to this give no warning: zeros around
-# a tile, which convolutions see, make some.
-_ALLOWED = 0.1
+# Largest difference between middle and corners without a warning; zero padding causes some.
+_MAX_DIFFERENCE = 0.1
 
 Means = list[list[float]]
 
 
 @dataclass(frozen=True, slots=True)
 class PositionBias:
-    """Mean answers by their position in a tile.
+    """Mean predictions by position in a tile.
 
     Parameters
     ----------
     answers
-        By the kind of tile and the class: ``(parts, parts)`` means of probabilities.
+        Mean probabilities ``(parts, parts)``, by kind of tile and class.
     """
 
     answers: Mapping[str, Mapping[str, Means]]
 
     @classmethod
     def read(cls, file: Path) -> "PositionBias":
-        """Read what `write` wrote.
+        """Read a file written by `write`.
 
         Raises
         ------
@@ -59,27 +58,27 @@ class PositionBias:
             raise ConfigError(f"{file} cannot be read ({error}); train again") from error
 
     def write(self, file: Path) -> None:
-        """Write the figures atomically.
+        """Write the means as JSON, atomically.
 
         Raises
         ------
         OutputError
-            If they cannot be written.
+            If the file cannot be written.
         """
         write_atomic(file, json.dumps(asdict(self)))
 
     def warnings(self) -> list[str]:
-        """Sentences about classes whose answer depends on the position."""
+        """Return a warning for each class whose prediction depends on the position."""
         return [
             f"the network has learned the position: {kind} tiles are {name} with probability "
-            f"{middle:.2f} in the middle and {corners:.2f} in the corners; look at the mean label "
-            "of `wsi-seg preview`, and train longer or with more varied slides"
+            f"{middle:.2f} in the middle and {corners:.2f} in the corners; check the mean label in "
+            "`wsi-seg preview`, and train longer or on more varied slides"
             for kind, name, middle, corners in self._figures()
-            if abs(middle - corners) > _ALLOWED
+            if abs(middle - corners) > _MAX_DIFFERENCE
         ]
 
     def lines(self) -> list[str]:
-        """All figures as sentences, or the warnings alone."""
+        """Return the warnings, or without any the means of all classes, as lines of text."""
         return self.warnings() or [
             f"{kind} tiles are {name} with probability {middle:.2f} in the middle and "
             f"{corners:.2f} in the corners"
@@ -95,16 +94,16 @@ class PositionBias:
 def measure_position_bias(
     checkpoint: Path, patches: torch.Tensor, device: torch.device
 ) -> PositionBias:
-    """Ask a network about tiles without content, made of training patches.
+    """Measure a network's predictions on tiles without structure, made from training patches.
 
     Parameters
     ----------
     checkpoint
-        The network.
+        Checkpoint of the network.
     patches
-        ``(B, C, side, side)`` uint8.
+        Training patches, ``(B, C, side, side)`` uint8.
     device
-        Where to compute.
+        Device on which to run the network.
     """
     network, card = load_checkpoint(checkpoint)
     network.to(device).eval()
@@ -125,10 +124,10 @@ def measure_position_bias(
 
 
 def _shuffled(patches: torch.Tensor) -> torch.Tensor:
-    """Patches cut into pieces, those in another order, and the same moved by half a side.
+    """Shuffle the pieces of patches, and append the same tiles rolled by half a side.
 
-    So the middle and the corners show the same pieces in the end. A side that is no multiple of the
-    pieces is mirrored at its end.
+    The middle and the corners then contain the same pieces. If the side is not a multiple of the
+    pieces, it is padded by reflection.
     """
     count, channels, side, _ = patches.shape
     piece = side // _PARTS
@@ -149,7 +148,7 @@ def _shuffled(patches: torch.Tensor) -> torch.Tensor:
 
 
 def means_by_position(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of the parts of a square, ``(side, side)`` to ``(parts, parts)``."""
+    """Average the parts of a square, ``(side, side)`` to ``(parts, parts)``."""
     edges = np.rint(np.linspace(0, len(values), _PARTS + 1)).astype(np.int64)
     sums = np.add.reduceat(np.add.reduceat(values, edges[:-1], axis=0), edges[:-1], axis=1)
     means: NDArray[np.float64] = sums / np.outer(np.diff(edges), np.diff(edges))
@@ -157,7 +156,7 @@ def means_by_position(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def middle_and_corners(means: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean of the four parts in the middle, and of those in the corners."""
+    """Return the mean of the four middle parts, and of the four corner parts."""
     middle = len(means) // 2
     corners = means[[0, 0, -1, -1], [0, -1, 0, -1]]
     return float(means[middle - 1 : middle + 1, middle - 1 : middle + 1].mean()), float(

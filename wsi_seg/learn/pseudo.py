@@ -1,7 +1,7 @@
-"""Owns pseudo-labels: sure predictions of slides without truth, written as labels to learn from.
+"""Owns pseudo-labels: confident predictions on unlabelled slides, written as labels for training.
 
-They differ from experts' labels by the source ``pseudo`` of their objects. Slides that a run
-holds out never get any, because a network would then be judged by what another one guessed.
+Their objects have the source ``pseudo``, unlike manual annotations. Held-out slides never get
+pseudo-labels, because a network would then be scored against the predictions of another.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -35,25 +35,25 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.names import LABELS
 
-# Rows of a prediction outlined at a time.
+# Rows of a prediction that are vectorised at a time.
 _STRIP_PX = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class PseudoOptions:
-    """What of a prediction is taken for truth.
+    """How predictions are converted to labels.
 
     Parameters
     ----------
     high, low
-        A pixel belongs to its most probable class if its probability is at least ``high``; it is
-        background if it is at most ``low``, and ignored (255) in between. Exclusive classes are
-        background where all of them together have at most ``low``; each overlapping one is judged
-        alone. None is 0.7 and 0.3, or with ``soft``, where both are None, that no pixel is ignored.
+        A pixel is of its most probable class if the probability is at least ``high``, background if
+        it is at most ``low``, and ignored (255) in between. Exclusive classes are background where
+        their sum is at most ``low``; overlapping classes are thresholded independently. None is
+        0.7 and 0.3; with ``soft``, if both are None, no pixel is ignored.
     foreground_only
-        Tiles of ``patch_px`` without any pixel of a class are ignored instead of background.
+        Ignore tiles of ``patch_px`` without foreground instead of using them as background.
     soft
-        The probabilities themselves are learned, and not only the ids made of them.
+        Use the probabilities as soft labels, in addition to class ids.
     """
 
     high: float | None = None
@@ -74,7 +74,7 @@ class PseudoOptions:
 
     @property
     def doubt(self) -> tuple[int, int] | None:
-        """Probabilities * 255 between which pixels are ignored; None where all are learned."""
+        """Range of probability * 255 in which pixels are ignored; None if no pixel is ignored."""
         if self.soft and self.low is None and self.high is None:
             return None
         low, high = self._limits
@@ -83,25 +83,25 @@ class PseudoOptions:
 
 @dataclass(frozen=True, slots=True)
 class PseudoReport:
-    """Name of the label, its objects by slide, and why other slides have none."""
+    """Name of the label, number of its objects by slide, and error messages of failed slides."""
 
     label: str
     objects: dict[str, int]
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Summarise the report as lines of text."""
         return [
             f"{slide}: {count} objects in label {self.label!r}"
             for slide, count in self.objects.items()
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides got no label; all others are done."""
+        """Raise a `BatchError` if some slides got no label."""
         require_none(self.failures, done=len(self.objects))
 
 
@@ -114,30 +114,30 @@ def write_pseudo_labels(
     fold: int | None = None,
     progress: Progress,
 ) -> PseudoReport:
-    """Write predictions into the slides' stores as the label that a recipe learns from.
+    """Write predictions into the slides' stores as the label that a recipe trains on.
 
-    Pseudo-labels of an earlier round are replaced, experts' labels never.
+    Pseudo-labels of an earlier round are replaced, manual annotations never.
 
     Parameters
     ----------
     predictions
-        Made by inference.
+        Predictions from inference.
     slides
-        The slides' own stores.
+        Collection of the slides.
     recipe
-        Of the run that will learn from them: gives label, classes and the slides held out.
+        Recipe of the run that will use them: its label, classes and held-out slides.
     options
-        What is taken for truth.
+        How predictions are converted to labels.
     fold
-        The fold that will learn from them; None guards the slides that any fold holds out.
+        Fold that will use them; None protects the slides that any fold holds out.
     progress
-        Advanced by slides.
+        Advanced once per slide.
 
     Returns
     -------
     PseudoReport
-        Its `PseudoReport.require_whole` raises if some slides are held out, have an expert's
-        label, cannot be read, or have no probabilities.
+        Its `PseudoReport.require_whole` raises if some slides are held out, have manual
+        annotations, cannot be read, or have no probabilities.
 
     Raises
     ------
@@ -152,8 +152,8 @@ def write_pseudo_labels(
     def work(name: str) -> int:
         if name in held_out:
             raise ConfigError(
-                f"slide {name!r} is held out to judge the run; expected slides that it may learn "
-                "from"
+                f"slide {name!r} is held out for validation of the run; expected slides that it "
+                "may train on"
             )
         return _write_slide(predictions[name], slides[name], recipe, options)
 
@@ -162,7 +162,7 @@ def write_pseudo_labels(
 
 
 def _held_out(recipe: Recipe, fold: int | None) -> set[str]:
-    """Names of slides that are held out; none have to have the label yet if none are."""
+    """Return the names of held-out slides; without any, no slide needs to have the label yet."""
     folds = recipe.data.folds or 1
     if fold is not None and fold not in range(folds):
         raise ConfigError(f"got fold {fold}; the recipe has {folds}, counted from 0")
@@ -179,14 +179,15 @@ def _write_slide(
     label = recipe.data.label
     if label in slide.label_names() and not TrainingSlide.of(slide, label).is_pseudo:
         raise StoreError(
-            f"slide {slide.name!r} has label {label!r} from elsewhere, which is not overwritten"
+            f"slide {slide.name!r} has a manual label {label!r}, which is not overwritten; set "
+            "data.label to another name"
         )
-    hard = _Hardened(prediction, recipe, options)
+    hard = _HardLabels(prediction, recipe, options)
     objects = [
         Annotation(polygon, class_name, PSEUDO) for class_name, polygon in hard.outlines(slide)
     ]
     if not objects:
-        # Nothing says that an empty label is a guess, so none is kept, nor that of last round.
+        # An empty label cannot be marked as a pseudo-label, so the label is deleted.
         delete_label(slide.path, label)
         return 0
     layout = Layout.of(
@@ -208,10 +209,10 @@ def _write_slide(
     return len(objects)
 
 
-class _Hardened:
-    """A prediction as class ids of the recipe, 255 where it is not sure.
+class _HardLabels:
+    """Class ids of the recipe from a prediction, 255 where it is not confident.
 
-    Where the recipe's classes overlap there is a plane of them for each class, as the last axis.
+    Overlapping classes have a plane each, as the last axis.
     """
 
     def __init__(self, prediction: SlideStore, recipe: Recipe, options: PseudoOptions) -> None:
@@ -220,30 +221,30 @@ class _Hardened:
         self._classes = recipe.class_table
         self._channels = _channels(prediction, recipe.class_table)
         self._mode = self._classes.mode
-        if self._classes.planes is None:  # one class may be one of several that exclude each other
+        if self._classes.planes is None:  # a single class may be one of several exclusive ones
             self._mode = "exclusive" if self._image.classes.is_exclusive else None
         self._tile = recipe.patch_px if options.foreground_only else 1
         self._options = options
         if options.soft and self._classes.is_exclusive and not self._image.classes.is_exclusive:
             raise ConfigError(
-                f"got soft labels of slide {prediction.name!r} from a model whose classes overlap, "
-                "for a recipe whose classes are exclusive; leave out --soft, or set classes.mode "
-                "to overlapping"
+                f"got soft labels of slide {prediction.name!r} from a model with overlapping "
+                "classes, but the recipe has exclusive classes; leave out --soft, or set "
+                "classes.mode to overlapping"
             )
 
     def rows(self, y: int, height: int) -> NDArray[np.uint8]:
-        """Class ids of some rows of the prediction."""
+        """Return the class ids of some rows of the prediction, ``(height, W)`` or with planes."""
         tile, extent = self._tile, self._extent
         top = y // tile * tile
         bottom = min(-(-(y + height) // tile) * tile, extent.height)
         region = Region(level=0, y=top, x=0, height=bottom - top, width=extent.width)
-        ids = self._decided(self._image.read(region)[..., self._channels])
+        ids = self._threshold(self._image.read(region)[..., self._channels])
         if self._options.foreground_only:
             _ignore_empty_tiles(ids, tile)
         return ids[y - top : y - top + height]
 
-    def _decided(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Class ids of probabilities ``(h, W, C)``."""
+    def _threshold(self, values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Convert probabilities ``(h, W, C)`` to class ids."""
         if self._options.doubt is None:
             return label_map(values, self._mode)
         low, high = self._options.doubt
@@ -263,7 +264,7 @@ class _Hardened:
         return ids
 
     def write_soft(self, draft: Draft, slide: SlideStore) -> None:
-        """Keep the probabilities in a label, at the size of the prediction."""
+        """Write the probabilities into a label, at the resolution of the prediction."""
         layout = Layout.of(
             [self._extent],
             channels=len(self._channels),
@@ -276,14 +277,14 @@ class _Hardened:
             soft.write(strip, self._image.read(strip)[..., self._channels])
 
     def at(self, extent: Extent, strip: Region) -> NDArray[np.uint8]:
-        """Class ids in a strip of a picture of this size: those at the pixel centres."""
+        """Return the class ids at the pixel centres of a strip of an image of this extent."""
         down = _nearest(np.arange(strip.y, strip.y_end), extent.height, self._extent.height)
         across = _nearest(np.arange(extent.width), extent.width, self._extent.width)
         found = self.rows(int(down[0]), int(down[-1] - down[0]) + 1)
         return found[np.ix_(down - down[0], across)]
 
     def outlines(self, slide: SlideStore) -> Iterator[tuple[str, shapely.Polygon]]:
-        """Class and outline of each object, in level-0 pixels of the slide."""
+        """Yield class and outline of each object, x and y in level-0 pixels of the slide."""
         full = slide.pyramid.extent
         scale = np.array([full.width / self._extent.width, full.height / self._extent.height])
         names = self._classes.names
@@ -299,19 +300,19 @@ class _Hardened:
 
 
 def _channels(prediction: SlideStore, classes: ClassTable) -> Sequence[int]:
-    """Channel of the prediction that belongs to each class of the recipe."""
+    """Return the channel of the prediction for each class of the recipe."""
     found = prediction.probabilities.classes.names
     missing = [name for name in classes.names if name not in found]
     if missing:
         raise ConfigError(
             f"the prediction of slide {prediction.name!r} has classes {', '.join(found)}; "
-            f"expected {', '.join(missing)} too"
+            f"expected {', '.join(missing)} too, as in the recipe"
         )
     return [found.index(name) for name in classes.names]
 
 
 def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
-    """Ignore, in place, the tiles of a grid that show no pixel of a class."""
+    """Set the tiles of a grid without foreground to ignore, in place."""
     for y in range(0, ids.shape[0], tile):
         for x in range(0, ids.shape[1], tile):
             window = ids[y : y + tile, x : x + tile]
@@ -320,5 +321,5 @@ def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
 
 
 def _nearest(pixels: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
-    """Pixels of a source that the centres of these pixels fall into."""
+    """Return the source pixels that contain the centres of these pixels."""
     return np.minimum((pixels * 2 + 1) * source // (2 * length), source - 1)

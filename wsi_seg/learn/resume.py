@@ -1,4 +1,4 @@
-"""Owns the state that a run is resumed from: written atomically, with its place in the epoch."""
+"""Owns the saved state of a run, written atomically, with its position in the epoch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ _KEY = "position"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Position in a run: epochs and batches of the next one, counted from 0, that are done."""
+    """Position in a run: number of finished epochs, and of finished batches in the next one."""
 
     epoch: int = 0
     batches: int = 0
@@ -29,17 +29,16 @@ class Position:
 
 
 def save_state(trainer: lightning.Trainer, out: Path) -> None:
-    """Write the state of a run atomically; every rank has to call this.
+    """Write the state of a run atomically; all ranks must call this.
 
-    lightning's own write is a move from the folder for temporary files, which is a copy where
-    that is another file system.
+    lightning moves the file from the temporary folder, which is not atomic between file systems.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the file cannot be written.
     """
-    if not trainer.is_global_zero:  # takes part, and writes nothing
+    if not trainer.is_global_zero:  # collective, but writes nothing
         trainer.save_checkpoint(partial_path(out / LAST))
         return
     with atomic_path(out / LAST) as partial:
@@ -47,7 +46,7 @@ def save_state(trainer: lightning.Trainer, out: Path) -> None:
 
 
 def position_of(out: Path) -> Position | None:
-    """Position that a run in this folder was saved at; None if it was not.
+    """Return the saved position of the run in this folder; None if there is no saved state.
 
     Raises
     ------
@@ -62,7 +61,7 @@ def position_of(out: Path) -> Position | None:
         epoch, batches = state[_KEY]
     except (OSError, RuntimeError, EOFError, ValueError, KeyError, UnpicklingError) as error:
         raise CheckpointError(
-            f"cannot take the run up, because {last} is damaged "
-            f"({' '.join(str(error).split())[:100]}); delete it to start afresh"
+            f"cannot resume the run, because {last} is damaged "
+            f"({' '.join(str(error).split())[:100]}); delete it to start again"
         ) from error
     return Position(int(epoch), int(batches))

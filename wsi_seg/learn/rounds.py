@@ -1,4 +1,4 @@
-"""Owns rounds of hard mining: what each round's recipe is, and what is mined between two."""
+"""Owns rounds of hard-example mining: the recipe of each round, and mining between rounds."""
 
 import json
 from pathlib import Path
@@ -12,24 +12,24 @@ from wsi_seg.learn.validate import BEST
 from wsi_seg.progress import Progress
 from wsi_seg.store import open_collection, open_predictions
 
-# Seeds of rounds must not be those of phases, which are counted from the first round's.
+# Offset of seeds between rounds; phases add small numbers to the seed of their round.
 _SEEDS = 1000
 
 
 def round_name(number: int) -> str:
-    """Name of the folder of a round, which are counted from 0 and named from 1."""
+    """Return the folder name of a round; ``number`` starts at 0, names at ``round_1``."""
     return f"round_{number + 1}"
 
 
 def recipes_of_rounds(recipe: Recipe, out: Path) -> tuple[Recipe, ...]:
-    """Recipe of each round: the first as it is, the others from the networks of the one before.
+    """Return the recipe of each round; after the first, they start from the previous networks.
 
     Parameters
     ----------
     recipe
-        With ``rounds``.
+        Recipe with ``rounds``.
     out
-        Folder of the whole run, in which each round has one.
+        Folder of the whole run, which contains the folders of the rounds.
     """
     rounds = recipe.rounds
     assert rounds is not None
@@ -45,7 +45,7 @@ def recipes_of_rounds(recipe: Recipe, out: Path) -> tuple[Recipe, ...]:
         share = others * rounds.hard_negatives / (1 - rounds.hard_negatives)
         largest = max(1.0, share)
         shares = mix.model_dump(mode="json") | {"hard_negatives": share}
-        # Shares are at most 1.
+        # Scale down, because a share is at most 1.
         scaled = {key: _scaled(value, largest) for key, value in shares.items()}
         values["sampling"] = {**_section(values, "sampling"), "mix": scaled}
         values["seed"] = recipe.seed + number * _SEEDS
@@ -56,16 +56,16 @@ def recipes_of_rounds(recipe: Recipe, out: Path) -> tuple[Recipe, ...]:
 
 
 def mine_round(recipe: Recipe, folder: Path, progress: Progress) -> None:
-    """Mark in the slides where each fold was wrong on those that it had not seen.
+    """Write the errors of each fold's out-of-fold predictions into the slides as hard negatives.
 
     Parameters
     ----------
     recipe
-        With ``rounds``, ``data.stores`` and ``data.folds``.
+        Recipe with ``rounds``, ``data.stores`` and ``data.folds``.
     folder
-        Of the round that is over.
+        Folder of the finished round.
     progress
-        Advanced by slides.
+        Advanced once per slide.
 
     Raises
     ------

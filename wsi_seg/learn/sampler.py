@@ -1,4 +1,4 @@
-"""Owns what draws the patches of a run: a sampler over the maps of its slides."""
+"""Owns building the patch sampler of a run from the importance maps of its slides."""
 
 from collections.abc import Sequence
 
@@ -18,13 +18,13 @@ from wsi_seg.store import SlideStore
 def patch_sampler(
     slides: Sequence[TrainingSlide], recipe: Recipe, *, batch: int = 1
 ) -> PatchSampler | GridSampler:
-    """Make what draws the patches of a run, as the recipe says.
+    """Build the patch sampler of a recipe.
 
     Raises
     ------
     ConfigError
-        If there is nothing to draw from, sizes are in mm and mpp is unknown, or the maps of the
-        slides would not fit into memory.
+        If there is nothing to draw from, ``sampling.sizes`` is set but mpp is unknown, or the
+        importance maps do not fit into memory.
     """
     _require_memory(slides, recipe)
     maps = map_slides(slides, recipe)
@@ -42,7 +42,7 @@ def patch_sampler(
 
 
 def _require_memory(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
-    """Refuse before anything is made what would not fit."""
+    """Raise a `ConfigError` if the importance maps would not fit into memory."""
     train, sampling = recipe.train, recipe.sampling
     cells = sum(slide.cells(recipe) for slide in slides)
     processes = (1 + train.workers) * train.devices
@@ -52,14 +52,14 @@ def _require_memory(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
         key, side = ("cell_um", sampling.cell_um) if recipe.mpp else ("cell_px", sampling.cell_px)
         raise ConfigError(
             f"the importance maps of {len(slides)} slides have {cells / 1e6:.0f} million cells and "
-            f"take {needed / 1e9:.1f} GB in {processes} processes, and {free / 1e9:.1f} GB are "
-            f"free; expected a larger sampling.{key} than {side:g}, such as an eighth of a patch, "
-            "or fewer train.workers"
+            f"need {needed / 1e9:.1f} GB in {processes} processes, but {free / 1e9:.1f} GB are "
+            f"free; set sampling.{key} above {side:g}, for example to an eighth of a patch, or use "
+            "fewer train.workers"
         )
 
 
 def map_slides(slides: Sequence[TrainingSlide], recipe: Recipe) -> tuple[SlideMap, ...]:
-    """Make the importance map of each slide.
+    """Build the importance map of each slide.
 
     Raises
     ------
@@ -71,30 +71,30 @@ def map_slides(slides: Sequence[TrainingSlide], recipe: Recipe) -> tuple[SlideMa
 
 
 def require_classes(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
-    """Look for an object of each of the recipe's classes.
+    """Check that each class of the recipe has an object.
 
     Raises
     ------
     ConfigError
-        If one has none on any of the slides.
+        If a class has no object on any of the slides.
     """
     seen = np.concatenate([slide.class_ids(recipe) for slide in slides])
     absent = [
         entry.name
         for entry in recipe.class_table
-        # The strips between objects are no objects; they are where objects touch.
+        # The boundary class between touching objects has no objects of its own.
         if not (seen == entry.id).any() and BOUNDARY not in entry.parts
     ]
     if absent:
         raise ConfigError(
             f"class {', '.join(absent)} has no object in label {recipe.data.label!r} of the "
-            f"{len(slides)} slides ({', '.join(s.name for s in slides)}); expected at "
-            "least one; annotate some, train on other slides, or take the class out of the recipe"
+            f"{len(slides)} slides ({', '.join(s.name for s in slides)}); expected at least one; "
+            "annotate some, train on other slides, or remove the class from the recipe"
         )
 
 
 def patch_sides(store: SlideStore, recipe: Recipe) -> tuple[float, float]:
-    """Height and width of a patch in level-0 pixels of a slide."""
+    """Return height and width of a patch in level-0 pixels of a slide."""
     full, seen = store.pyramid.extent, View.of(recipe).scale(store.pyramid, name=store.name).extent
     side = recipe.patch_px
     return side * full.height / seen.height, side * full.width / seen.width

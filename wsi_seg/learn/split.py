@@ -1,4 +1,4 @@
-"""Owns which slides a run learns from: opens them, and holds some out, once or once per fold."""
+"""Owns splitting slides into training and held-out slides, once or per fold."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -18,21 +18,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Slides learned from, and slides held out."""
+    """Training slides and held-out slides."""
 
     train: tuple[TrainingSlide, ...]
     validation: tuple[SlideStore, ...]
 
 
 def split_slides(recipe: Recipe) -> tuple[Split, ...]:
-    """Open the recipe's collections and split their slides: once, or once per fold.
+    """Open the recipe's collections and split their slides, once or per fold.
 
-    Slides with pseudo-labels are learned from in every fold and held out in none.
+    Slides with pseudo-labels are training slides in every fold, and never held out.
 
     Raises
     ------
     ConfigError
-        If a name is unknown, is on both sides or occurs twice, or no slide is left to train on.
+        If a name is unknown, occurs twice or in both sets, or no training slide remains.
     StoreError
         If a collection or an object table cannot be opened.
     """
@@ -47,9 +47,9 @@ def split_slides(recipe: Recipe) -> tuple[Split, ...]:
 
 
 def learned_from(recipe: Recipe) -> tuple[SlideStore, ...]:
-    """Slides that a run may learn from: all but those that the recipe names as held out.
+    """Return the slides that a run may train on: all but those listed in ``data.validation``.
 
-    Of those that are held out by chance, each is learned from with another seed or in another fold.
+    Slides held out at random are included, because other seeds or folds train on them.
 
     Raises
     ------
@@ -66,14 +66,14 @@ def learned_from(recipe: Recipe) -> tuple[SlideStore, ...]:
     _require_names("data.validation", held_out, stores, labelled)
     train = tuple(stores[name] for name in pool if name not in held_out)
     if not train:
-        raise ConfigError(_none_left(pool))
+        raise ConfigError(_nothing_left(pool))
     return train
 
 
 def _pool(
     recipe: Recipe, stores: Mapping[str, SlideStore]
 ) -> tuple[Mapping[str, SlideStore], list[str]]:
-    """Slides with the label, and the names of those that are split."""
+    """Return the slides with the label, and the names of those to split."""
     label = recipe.data.label
     labelled = {name: s for name, s in stores.items() if label in s.label_names()}
     if not labelled:
@@ -87,9 +87,9 @@ def _pool(
     return labelled, _require_names("data.train", recipe.data.train, stores, labelled)
 
 
-def _none_left(pool: Collection[str]) -> str:
+def _nothing_left(pool: Collection[str]) -> str:
     return (
-        f"no slide is left to train on: all of {', '.join(pool)} are held out; name fewer in "
+        f"no slide is left to train on: all of {', '.join(pool)} are held out; list fewer in "
         "data.validation"
     )
 
@@ -99,7 +99,7 @@ def _split(
 ) -> Split:
     train = [name for name in pool if name not in held_out]
     if not train:
-        raise ConfigError(_none_left(pool))
+        raise ConfigError(_nothing_left(pool))
     if not held_out:
         logger.warning("no slide is held out, so the last epoch counts as the best")
     return Split(tuple(pool[n] for n in train), tuple(stores[n] for n in held_out))
@@ -125,7 +125,7 @@ def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
 def _folds(
     recipe: Recipe, count: int, slides: Mapping[str, TrainingSlide]
 ) -> tuple[Sequence[str], ...]:
-    """Slides that each fold holds out; every slide is held out once."""
+    """Return the slides that each fold holds out; every slide is held out once."""
     areas = {
         name: float(slide.objects.area.sum())
         for name, slide in slides.items()
@@ -140,36 +140,35 @@ def _held_out(
     stores: Mapping[str, SlideStore],
     labelled: Mapping[str, SlideStore],
 ) -> list[str]:
-    wanted, label = recipe.data.validation, recipe.data.label
-    if not isinstance(wanted, float | int):
-        names = _require_names("data.validation", wanted, stores, labelled)
+    validation, label = recipe.data.validation, recipe.data.label
+    if not isinstance(validation, float | int):
+        names = _require_names("data.validation", validation, stores, labelled)
         named = [slides.get(name) or TrainingSlide.of(labelled[name], label) for name in names]
-        guessed = [slide.name for slide in named if slide.is_pseudo]
-        if guessed:
+        pseudo = [slide.name for slide in named if slide.is_pseudo]
+        if pseudo:
             raise ConfigError(
-                f"data.validation: slides {', '.join(guessed)} have pseudo-labels only; expected "
-                "slides that were labelled by people"
+                f"data.validation: slides {', '.join(pseudo)} have pseudo-labels only; expected "
+                "slides with manual annotations"
             )
         both = sorted(set(names) & set(recipe.data.train or ()))
         if both:
             raise ConfigError(f"slides {', '.join(both)} are in data.train and data.validation")
         return names
-    if wanted == 0:
+    if validation == 0:
         return []
     pool = [name for name, slide in slides.items() if not slide.is_pseudo]
     if len(pool) < 2:
         raise ConfigError(
-            f"data.validation is {wanted:g}, but of the slides people labelled "
-            f"{pool[0] + ' alone' if pool else 'none'}; label another one, or set data.validation "
-            "to 0 to hold out none"
+            f"data.validation is {validation:g}, but {'only ' + pool[0] if pool else 'no slide'} "
+            "has manual annotations; annotate another one, or set data.validation to 0"
         )
-    count = min(max(1, round(wanted * len(pool))), len(pool) - 1)
+    count = min(max(1, round(validation * len(pool))), len(pool) - 1)
     areas = {name: float(slides[name].objects.area.sum()) for name in pool}
     draws = generator(recipe.seed, 0, stream=Stream.SPLIT)
     held_out = hold_out(areas, group_slides(recipe.data, pool), count, draws)
     if len(held_out) == len(pool):
         raise ConfigError(
-            f"all {len(pool)} labelled slides are one group; expected several, or names in "
+            f"all {len(pool)} labelled slides are one group; expected several groups, or names in "
             "data.validation"
         )
     return list(held_out)
@@ -186,7 +185,7 @@ def _require_names(
             raise ConfigError(f"{key}: got slide {name!r}; there are {', '.join(sorted(stores))}")
         if name not in labelled:
             known = ", ".join(stores[name].label_names()) or "none"
-            raise ConfigError(f"{key}: slide {name!r} lacks the label to learn; it has: {known}")
+            raise ConfigError(f"{key}: slide {name!r} lacks data.label; its labels are: {known}")
     if len(set(names)) < len(names):
         raise ConfigError(f"{key}: got {', '.join(names)}; expected each slide once")
     return list(names)

@@ -1,4 +1,4 @@
-"""Owns one training step: normalise, predict, loss; and what lightning has to know."""
+"""Owns the Lightning module: training step, optimiser, schedule and weight average."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from wsi_seg.data.mix import mix_batch
 from wsi_seg.errors import TrainingError
 from wsi_seg.learn.average import build_average, first_averaged_epoch
 from wsi_seg.learn.losses import SegmentationLoss
-from wsi_seg.learn.losses.pixels import Pixels, Rating, ratio
+from wsi_seg.learn.losses.pixels import ClassOptions, Pixels, ratio
 from wsi_seg.learn.optim import build_optimizer, build_plateau, build_schedule, clip_gradients
 from wsi_seg.models.card import ModelCard
 from wsi_seg.models.training_network import TrainingNetwork
@@ -31,20 +31,20 @@ _PLATEAU = "plateau"
 
 
 class SegmentationTask(lightning.LightningModule):
-    """A network that learns by a recipe.
+    """Trains a network by a recipe.
 
     Parameters
     ----------
     learner
-        Network built from the card, and what helps it learn.
+        Network with its training-only parts.
     card
-        Gives the normalisation.
+        Card of the network, with its normalisation.
     recipe
-        Gives loss, optimiser, schedule and seed.
+        Recipe with loss, optimiser, schedule and seed.
     steps_per_epoch
-        Optimiser steps.
+        Optimiser steps per epoch.
     augmenter
-        Changes that batches go through on the device.
+        Augmentation of batches on the device.
     """
 
     _scale: torch.Tensor
@@ -67,7 +67,7 @@ class SegmentationTask(lightning.LightningModule):
             _auxiliary_loss(recipe.loss) if recipe.model.deep_supervision else None
         )
         self._recipe = recipe
-        self._rating = rating_of(recipe)
+        self._class_options = class_options_of(recipe)
         self._augmenter = augmenter
         self._steps_per_epoch = steps_per_epoch
         self._plateau: ReduceLROnPlateau | None = None
@@ -79,21 +79,21 @@ class SegmentationTask(lightning.LightningModule):
 
     @property
     def network(self) -> nn.Module:
-        """Network to validate and to keep: the average where there is one by now."""
+        """Network to validate and save: the weight average once it has started."""
         if self.average is not None and int(self.average.n_averaged) > 0:
             return self.average.module
         return self.learner.network
 
     def on_train_start(self) -> None:
-        """Freeze the encoder where a run is resumed in a frozen epoch."""
+        """Freeze the encoder if the run is resumed in a frozen epoch."""
         self._freeze()
 
     def on_train_epoch_start(self) -> None:
-        """Freeze the encoder, or let it learn from now on."""
+        """Freeze or unfreeze the encoder."""
         self._freeze()
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Make dropout of this step independent of how the run got here."""
+        """Seed dropout and augmentation from the step, so that a resumed run is the same."""
         bits = random_bits(
             self._recipe.seed,
             self.current_epoch,
@@ -104,17 +104,20 @@ class SegmentationTask(lightning.LightningModule):
         torch.manual_seed(int(bits) >> 1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
-        """Loss of ``(images, labels, weights)``; ``terms`` has it and what it is made of.
-
-        ``patches`` has `losses_of_patches`.
+        """Compute the loss of a batch of images, labels and weights.
 
         Parameters
         ----------
         batch
-            ``(B, 3, H, W)`` uint8, ``(B, H, W)`` uint8 ids or ``(B, C, H, W)`` float32
-            probabilities, and ``(B,)`` or ``(B, H, W)`` float32.
+            Images ``(B, C, H, W)`` uint8, 0 to 255; labels ``(B, H, W)`` uint8 ids or
+            ``(B, K, H, W)`` float32 probabilities; weights ``(B,)`` or ``(B, H, W)`` float32.
         batch_idx
-            Place in the epoch.
+            Index of the batch in the epoch.
+
+        Returns
+        -------
+        dict
+            ``loss``; ``terms`` with the loss and its terms; ``patches`` from `losses_of_patches`.
         """
         images, labels, weights = self._augmented(*batch)
         if (mix := self._recipe.mix_batches) is not None:
@@ -128,13 +131,15 @@ class SegmentationTask(lightning.LightningModule):
             labels,
             weight=weight,
             class_logits=outputs.class_logits,
-            rating=self._rating,
+            class_options=self._class_options,
         )
         terms = self._loss.terms(px)
         loss = self._loss.total(terms)
         if self._auxiliary_loss is not None:
             auxiliary = [
-                self._auxiliary_loss(Pixels.of(logits, labels, weight=weight, rating=self._rating))
+                self._auxiliary_loss(
+                    Pixels.of(logits, labels, weight=weight, class_options=self._class_options)
+                )
                 for logits in outputs.auxiliary
             ]
             terms["auxiliary"] = torch.stack(auxiliary).sum()
@@ -146,7 +151,7 @@ class SegmentationTask(lightning.LightningModule):
                 "optimizer.clip_norm, or set train.precision to fp32, and start again in a new "
                 "--out"
             )
-        # lightning divides its "loss" by the batches that are accumulated.
+        # lightning divides "loss" by the number of accumulated batches, in place.
         found = {"loss": loss} | terms
         return {
             "loss": loss,
@@ -157,7 +162,7 @@ class SegmentationTask(lightning.LightningModule):
     def _augmented(
         self, images: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor
     ) -> Batch:
-        """Change a batch; weights of each pixel move along with them."""
+        """Augment a batch; weights of pixels are transformed like labels."""
         side = self._recipe.patch_px
         if weights.ndim == 3:
             images, labels, weights = self._augmenter(images, labels, weights, side=side)
@@ -171,7 +176,7 @@ class SegmentationTask(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Clip as the recipe says."""
+        """Clip gradients by the recipe."""
         clip_gradients(self.learner, self._recipe.optimizer)
 
     def optimizer_step(
@@ -181,13 +186,13 @@ class SegmentationTask(lightning.LightningModule):
         optimizer: Optimizer | LightningOptimizer,
         optimizer_closure: Callable[[], Any] | None = None,
     ) -> None:
-        """Step, then take the new weights into the average."""
+        """Take a step, then update the weight average."""
         super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.average is not None and epoch >= first_averaged_epoch(self._recipe.train):
             self.average.update_parameters(self.learner.network)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Optimiser, and its schedule advanced by step."""
+        """Build the optimiser, and its schedule per step."""
         recipe = self._recipe
         optimizer = build_optimizer(self.learner, recipe.optimizer)
         self._plateau = build_plateau(optimizer, recipe.schedule)
@@ -204,17 +209,17 @@ class SegmentationTask(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def validated(self, gain: float) -> None:
-        """Advance a schedule that waits for gains in validation; the higher the better."""
+        """Step the ``plateau`` schedule with a validation score; higher is better."""
         if self._plateau is not None:
             self._plateau.step(gain)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the state of such a schedule, which lightning does not know."""
+        """Save the state of the ``plateau`` schedule, which lightning does not manage."""
         if self._plateau is not None:
             checkpoint[_PLATEAU] = self._plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it up; lightning builds the optimiser later."""
+        """Restore it in `configure_optimizers`, which lightning calls later."""
         self._plateau_state = checkpoint.get(_PLATEAU)
 
     def _freeze(self) -> None:
@@ -225,17 +230,17 @@ class SegmentationTask(lightning.LightningModule):
 
 @torch.no_grad()
 def losses_of_patches(px: Pixels) -> torch.Tensor:
-    """Mean cross-entropy of each patch, ``(B,)``; what the patch weighs does not count."""
+    """Return the mean cross-entropy of each patch, ``(B,)``, whatever the weight of the patch."""
     axes, values = (1, 2, 3), px.cross_entropy
     weight = px.weight[:, : values.shape[1]]
     return ratio((values * weight).sum(axes), weight.sum(axes))
 
 
-def rating_of(recipe: Recipe) -> Rating:
-    """Say what the classes of a recipe mean to the loss."""
-    return Rating(recipe.classes.is_exclusive, recipe.classes.weights)
+def class_options_of(recipe: Recipe) -> ClassOptions:
+    """Return mode and weights of a recipe's classes for the loss."""
+    return ClassOptions(recipe.classes.is_exclusive, recipe.classes.weights)
 
 
 def _auxiliary_loss(config: LossConfig) -> SegmentationLoss:
-    """Loss of the inner depths: all terms but that of the class head, which has no depth."""
+    """Build the loss of the inner depths: all terms but that of the classification head."""
     return SegmentationLoss(config.model_copy(update={"bce_empty": Term()}))

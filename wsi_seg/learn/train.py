@@ -1,4 +1,4 @@
-"""Owns the run: recipe in, best checkpoint out, through all rounds, folds, phases; resumable."""
+"""Owns the training run: all rounds, folds and phases of a recipe, resumable."""
 
 import logging
 import shutil
@@ -31,35 +31,35 @@ logger = logging.getLogger(__name__)
 RECIPE = "recipe.yaml"
 AVERAGE = "average.safetensors"
 
-# Settings of the train section that may differ when a run is taken up again: they decide how
-# fast and how long, not what is learned.
+# Keys of the train section that may change when a run is resumed: they affect its speed and length
+# only.
 _MAY_CHANGE = {"workers", "max_minutes", "save_minutes", "tensorboard"}
 
 
 @dataclass(frozen=True, slots=True)
 class FoldReport:
-    """What one fold came to.
+    """Result of one fold.
 
     Parameters
     ----------
     checkpoint
-        Best network of the last phase, with its model card.
+        Checkpoint of the best network of the last phase.
     members
-        What the fold gives to an ensemble.
+        Checkpoints that the fold contributes to an ensemble.
     averaged
-        Names of the networks whose mean is the only member; empty where none were averaged.
+        Names of the networks whose mean is the only member; empty if they were not averaged.
     metrics
-        Figures of each epoch of the last phase.
+        CSV file with the metrics of each epoch of the last phase.
     epochs, best_epoch
-        Epochs of the last phase, and the one the checkpoint is from, counted from 1.
+        Number of epochs of the last phase, and epoch of the checkpoint, from 1.
     monitor, score
-        Figure that epochs were chosen by, and what it was then; None without validation.
+        Metric that selected the epoch, and its value; None without validation.
     train_slides, validation_slides
         Numbers of slides.
     patches_per_second, data_wait
-        Mean over the last epoch; share of the time that the network waited for patches.
+        Throughput of the last epoch, and fraction of its time spent waiting for patches.
     stopped
-        Sentences about phases that ended before all their patches.
+        Messages about phases that stopped early.
     """
 
     checkpoint: Path
@@ -78,26 +78,25 @@ class FoldReport:
 
     @property
     def gain(self) -> float:
-        """How good the fold is among the others, the higher the better."""
+        """Score for comparing folds; higher is better."""
         value = self.score or 0.0
         return -value if self.monitor == "val_loss" else value
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What a run came to.
+    """Result of a training run.
 
     Parameters
     ----------
     folds
-        One, unless the recipe asks for more.
+        Result of each fold; a single one without cross-validation.
     ensemble
-        File that names all members; None where there is only one.
+        Ensemble file of all members; None if there is only one.
     parameters
-        Weights of the network.
+        Number of weights of the network.
     out_of_fold_dice
-        Per-slide Dice over all slides, each predicted by the fold that has not seen it; of each
-        class. Empty unless those predictions are kept.
+        Per-slide Dice of each class over all out-of-fold predictions; empty without them.
     seconds
         Duration of this call.
     """
@@ -110,21 +109,21 @@ class TrainReport:
 
     @property
     def best(self) -> FoldReport:
-        """The only fold, or the one that did best on its own slides."""
+        """Fold with the best score on its own held-out slides."""
         return max(self.folds, key=lambda fold: fold.gain)
 
     @property
     def checkpoint(self) -> Path:
-        """Best network of that fold."""
+        """Checkpoint of the best fold."""
         return self.best.checkpoint
 
     @property
     def model(self) -> Path:
-        """What inference takes: the ensemble where there is one, else the only member."""
+        """Model for inference: the ensemble if there is one, otherwise the only member."""
         return self.ensemble or self.best.members[0]
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Summarise the run as lines of text."""
         lines = []
         for fold in self.folds:
             score = "no slide was held out, so this is the last epoch"
@@ -138,9 +137,7 @@ class TrainReport:
             if fold.averaged:
                 lines.append(f"{fold.members[0]}: mean of {', '.join(fold.averaged)}")
         for name, dice in self.out_of_fold_dice.items():
-            lines.append(
-                f"{name}: Dice {dice:.4f} per slide, each by the fold that has not seen it"
-            )
+            lines.append(f"{name}: out-of-fold Dice {dice:.4f}, mean over slides")
         stopped = [f"{fold.checkpoint}: {text}" for fold in self.folds for text in fold.stopped]
         return [*lines, f"{self.parameters} weights, {self.seconds:.0f} s", *stopped]
 
@@ -148,7 +145,7 @@ class TrainReport:
         return lines_html(self.lines())
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values; those of the fold that did best stand alone, too."""
+        """Return the fields as JSON values, with those of the best fold at the top level, too."""
         folds = [
             asdict(fold)
             | {
@@ -176,14 +173,14 @@ def train(
 ) -> TrainReport:
     """Train by a recipe, or resume the same run where it was stopped.
 
-    A run without folds and phases writes ``best.safetensors`` (and its card as ``best.json``),
-    ``last.ckpt`` (what it is taken up from), ``recipe.yaml`` (with all defaults) and
-    ``metrics.csv``. A phase has all but the recipe in a folder of its name; each fold has its
-    phases in ``fold_0``, ``fold_1`` ... Then ``ensemble.yaml`` names the members, and
-    ``fold_0/oof.zarr`` ... hold the predictions of the slides that the fold has not seen.
+    A run without folds and phases writes ``best.safetensors`` (with a copy of its card as
+    ``best.json``), ``last.ckpt`` (the state for resuming), ``recipe.yaml`` (with all defaults) and
+    ``metrics.csv``. Each phase writes all but the recipe into a subfolder with its name; each fold
+    has its phases in ``fold_0``, ``fold_1`` ... ``ensemble.yaml`` lists the members, and
+    ``fold_0/oof.zarr`` ... contain the out-of-fold predictions.
 
-    With ``rounds`` each is a run of its own in ``round_1``, ``round_2`` ..., and the report is that
-    of the last.
+    With ``rounds``, each round is a separate run in ``round_1``, ``round_2`` ..., and the report is
+    that of the last.
 
     Parameters
     ----------
@@ -192,10 +189,10 @@ def train(
     out
         Folder of the run.
     callbacks
-        Callbacks of one's own, which lightning calls after ours; the same objects in all folds and
-        phases.
+        Additional Lightning callbacks, called after the built-in one; the same objects are used in
+        all folds and phases.
     progress
-        Reports patches, and tiles in validation.
+        Advanced by patches, and by tiles in validation.
 
     Returns
     -------
@@ -205,9 +202,9 @@ def train(
     Raises
     ------
     ConfigError
-        If the recipe does not fit its slides, or the folder holds a run of another recipe.
+        If the recipe does not match its slides, or the folder has a run of another recipe.
     CheckpointError
-        If the weights to start from cannot be had, or a saved state is damaged.
+        If the initial weights cannot be loaded, or a saved state is damaged.
     TrainingError
         If the loss is not finite, or the device has too little memory.
     OutputError
@@ -221,14 +218,14 @@ def train(
         return _train(
             recipe, split_slides(recipe), Path(out), callbacks=callbacks, progress=progress
         )
-    _begin(recipe, Path(out))
+    _prepare_folder(recipe, Path(out))
     folder, report = Path(), None
     for number, one in enumerate(recipes_of_rounds(recipe, Path(out))):
         if number:
             mine_round(recipe, folder, progress)
         folder = Path(out) / round_name(number)
-        # A round has another seed and the same folds: its networks start from those of the round
-        # before, which must not have seen what they are scored on. Masks are read again.
+        # Split by the recipe's own seed, so that folds are the same in all rounds: networks start
+        # from those of the previous round, which must not have seen the held-out slides.
         splits = split_slides(recipe)
         report = _train(one, splits, folder, callbacks=callbacks, progress=progress)
     assert report is not None
@@ -243,9 +240,9 @@ def _train(
     callbacks: Sequence[lightning.Callback],
     progress: Progress,
 ) -> TrainReport:
-    """Go through all folds and phases of one round."""
+    """Train all folds and phases of one round."""
     started = time.perf_counter()
-    _begin(recipe, out)
+    _prepare_folder(recipe, out)
     folders = [out / f"fold_{index}" for index in range(len(splits))]
     if recipe.data.folds is None:
         folders = [out]
@@ -255,8 +252,8 @@ def _train(
         _train_fold(recipe.of_fold(index), split, folder, callbacks=callbacks, progress=progress)
         for index, (split, folder) in enumerate(zip(splits, folders, strict=True))
     ]
-    if not _leads():
-        raise SystemExit(0)  # the first process does what is left, alone
+    if not _is_first_rank():
+        raise SystemExit(0)  # the first rank continues alone
     reports = tuple(
         _fold_report(recipe, split, folder, done, progress)
         for split, folder, done in zip(splits, folders, fitted, strict=True)
@@ -290,7 +287,7 @@ def _train_fold(
     callbacks: Sequence[lightning.Callback],
     progress: Progress,
 ) -> Fitted:
-    """Go through the phases; each starts from the best network of the one before, of this fold."""
+    """Train the phases of a fold, each from the best network of the previous one."""
     names = [phase.name for phase in recipe.phases] or ["."]
     start: Path | None = None
     for name, stage in zip(names, recipe.stages, strict=True):
@@ -305,7 +302,7 @@ def _train_fold(
 def _fold_report(
     recipe: Recipe, split: Split, folder: Path, fitted: Fitted, progress: Progress
 ) -> FoldReport:
-    """Put what a fold came to where it is looked for, and say it."""
+    """Copy the best network of a fold into its folder, and report the result."""
     if fitted.best.parent != folder:
         for suffix in (".safetensors", ".json"):
             shutil.copyfile(fitted.best.with_suffix(suffix), (folder / BEST).with_suffix(suffix))
@@ -336,7 +333,7 @@ def _fold_report(
 def _average(
     recipe: Recipe, split: Split, out: Path, fitted: Fitted, progress: Progress
 ) -> tuple[str, ...]:
-    """Write the mean of the networks that were kept, or of those that do it good; return names."""
+    """Write the mean of the kept networks, or of a greedy soup of them; return their names."""
     if recipe.ensemble.average != "greedy":
         average_checkpoints(fitted.top, out)
         return tuple(path.stem for path in fitted.top)
@@ -345,17 +342,17 @@ def _average(
 
     def score(network: nn.Module) -> float:
         gain = fitted.history.gain(validation.score(network, "auto", progress))
-        assert gain is not None, "validation has the figure that networks are chosen by"
+        assert gain is not None, "validation has the monitored metric"
         return gain
 
     chosen, gain = choose_soup(fitted.top, score)
-    # The gain of a loss is the loss below 0.
+    # The gain of a loss is its negative.
     average_checkpoints(chosen, out, scores={fitted.history.monitor: abs(gain)})
     return tuple(path.stem for path in chosen)
 
 
 def _require_classes(splits: Sequence[Split], recipe: Recipe) -> None:
-    """Look for every class in every fold before days are spent on the first."""
+    """Check that every fold has every class before training the first."""
     for index, split in enumerate(splits):
         try:
             require_classes(split.train, recipe)
@@ -363,23 +360,23 @@ def _require_classes(splits: Sequence[Split], recipe: Recipe) -> None:
             raise ConfigError(f"fold {index} cannot be trained: {error}") from error
 
 
-def _begin(recipe: Recipe, out: Path) -> None:
-    """Make the folder, or make sure that it holds this very run."""
+def _prepare_folder(recipe: Recipe, out: Path) -> None:
+    """Create the folder with the recipe, or check that it belongs to the same recipe."""
     _make(out)
     if (out / RECIPE).exists() and any(out.rglob(LAST)):
         changed = _differences(load_recipe(out / RECIPE), recipe)
         if changed:
             raise ConfigError(
-                f"{out} holds a run of another recipe; these differ: {', '.join(changed)}; choose "
+                f"{out} has a run of another recipe; these differ: {', '.join(changed)}; use "
                 "another --out, or delete the folder"
             )
-        logger.info("taking up the run in %s", out)
-    if _leads():
+        logger.info("resuming the run in %s", out)
+    if _is_first_rank():
         save_recipe(recipe, out / RECIPE)
 
 
-def _leads() -> bool:
-    """Whether this is the first of the processes that train together."""
+def _is_first_rank() -> bool:
+    """Return whether this is the first of the processes that train together."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 

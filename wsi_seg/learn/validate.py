@@ -1,7 +1,7 @@
-"""Owns validation: whole slides by the same path as in use, and which networks are kept by it.
+"""Owns validation on whole slides, and keeping the best networks.
 
-Slides are predicted by the code of ``wsi-seg infer`` and scored by that of ``wsi-seg evaluate``,
-so the best checkpoint is the one that does best in use.
+Slides are predicted by the code of ``wsi-seg infer`` and scored by that of ``wsi-seg evaluate``, so
+the best checkpoint is selected by the score that it has in use.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ TOP = "top"
 
 
 def infer_options(recipe: Recipe, device: str) -> InferOptions:
-    """How slides held out are predicted."""
+    """Return the inference options for held-out slides."""
     return InferOptions(
         overlap=recipe.train.validation_overlap,
         device=device,
@@ -44,14 +44,14 @@ def infer_options(recipe: Recipe, device: str) -> InferOptions:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """Slides held out, and the folder of the run.
+    """Held-out slides of a run, and its folder.
 
     Parameters
     ----------
     recipe, card
-        Of the run; the card has no scores yet.
+        Recipe of the run, and its card without scores.
     slides
-        Slides held out; may be empty.
+        Held-out slides; may be empty.
     out
         Folder of the run.
     """
@@ -62,15 +62,16 @@ class Validation:
     out: Path
 
     def score(self, network: nn.Module, device: str, progress: Progress) -> Row:
-        """Score the slides held out.
+        """Score a network on the held-out slides.
 
-        There are the `figures` of all classes, and of each class the Dice of all pixels pooled, the
-        mean over slides, its standard deviation (``_sd``), and the mean over tiles that show it.
+        The result has the `figures` of all classes, and for each class the Dice of all pixels
+        pooled, the mean over slides with its standard deviation (``_sd``), and the mean over tiles
+        that contain it.
 
         Raises
         ------
         TrainingError
-            If there is no figure to choose by, because no slide held out shows a class.
+            If the monitored metric is undefined, because no held-out slide contains a class.
         """
         with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
             found = Path(folder) / "pred.zarr"
@@ -89,8 +90,8 @@ class Validation:
         monitor = self.recipe.train.monitor
         if f"val_{monitor}" not in row:
             raise TrainingError(
-                f"train.monitor is {monitor}, and no slide held out shows any class; expected one "
-                "that does, or another train.monitor"
+                f"train.monitor is {monitor}, but no held-out slide contains any class; hold out "
+                "one that does, or use another train.monitor"
             )
         for name in scores.class_names:
             mean, spread = scores.slide_dice(name)
@@ -103,7 +104,7 @@ class Validation:
         return row
 
     def keep(self, network: nn.Module, history: History) -> None:
-        """Write the network of the last row if it is among the best, and drop who no longer is."""
+        """Save the network of the last row if it is among the best, and delete any that are not."""
         row, top = history.rows[-1], history.top(self.recipe.train.top_k)
         scores = {name: value for name, value in row.items() if name.startswith("val_")}
         training = self.card.training | {"epoch": row["epoch"], "loss": row["loss"]}
@@ -121,7 +122,7 @@ class Validation:
 
 
 def top_name(row: Row) -> str:
-    """Name, without suffix, of the file that keeps the network of an epoch."""
+    """Return the file name, without suffix, of the network of an epoch."""
     return f"epoch_{int(row['epoch']):04d}"
 
 
@@ -142,7 +143,7 @@ def score_slides(
     *,
     tile_px: int | None = None,
 ) -> Scores:
-    """Compare predictions with the truth of the same slides."""
+    """Score predictions against the ground truth of the same slides."""
     found = open_predictions(predictions)
     measures = Measures(tile_px=tile_px)
     return Scores(

@@ -1,4 +1,4 @@
-"""Owns networks and the files they are kept in. Nothing else imports smp or timm."""
+"""Owns networks and their files. No other package imports smp or timm."""
 
 from wsi_seg.models.card import ModelCard
 from wsi_seg.models.checkpoint import load_checkpoint, read_card, save_checkpoint

@@ -1,23 +1,23 @@
-"""Owns what makes probabilities of a network's output: a sigmoid for each class, or one softmax."""
+"""Owns converting logits to class probabilities, by sigmoid or softmax."""
 
 import torch
 
 
 def class_probabilities(logits: torch.Tensor, *, exclusive: bool) -> torch.Tensor:
-    """Probabilities of the classes.
+    """Convert logits to probabilities of the classes.
 
     Parameters
     ----------
     logits
         ``(B, K, H, W)``, floating point.
     exclusive
-        Whether channel 0 is background, and the others the classes, of which each pixel has one;
+        Whether classes are exclusive: channel 0 is then background and the others are the classes;
         see `ClassTable`.
 
     Returns
     -------
     torch.Tensor
-        ``(B, C, H, W)`` of the same dtype, 0 to 1. That of the background is what is left.
+        ``(B, C, H, W)`` of the same dtype, 0 to 1, without the background.
 
     Examples
     --------

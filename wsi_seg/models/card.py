@@ -1,4 +1,4 @@
-"""Owns the model card: what inference has to know of a network, and its form as JSON."""
+"""Owns the model card: what inference needs to know about a network, and its JSON format."""
 
 import dataclasses
 import json
@@ -15,44 +15,44 @@ from wsi_seg.models.foundation import Value
 from wsi_seg.models.network import NetworkSpec
 from wsi_seg.reading.view import View, channels_with
 
-# Form of a card: 2 since it says resize, context_slices and full_resolution_skip.
+# Version of the card format: 2 added resize, context_slices and full_resolution_skip.
 FORMAT = 2
 
-# What a network gives: `probabilities` has its activation inside.
+# Output of a network; `probabilities` means that it includes the activation.
 Output = Literal["logits", "probabilities"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCard:
-    """What has to be known about a network to use it rightly.
+    """Everything that is needed to use a network for inference.
 
     Parameters
     ----------
     architecture, encoder
-        See `NetworkSpec`; None for a module of one's own, which no file can be built from.
+        See `NetworkSpec`; None for a custom module, which cannot be built from the card.
     in_channels
         See `NetworkSpec`.
     classes
-        Classes in the order of the output channels; where they are exclusive, the background has
-        the channel before them.
+        Classes in the order of the output channels; exclusive classes have the background channel
+        before them.
     mpp
-        Micrometres per pixel that the network was trained at; None for pixels of level 0.
+        Micrometres per pixel of the training patches; None for pixels of level 0.
     tile_px
-        Side of the patches that it was trained on.
+        Side of the training patches, in pixels.
     mean, std
         Normalisation of ``image / 255``, one value per channel.
     scores
         Validation scores by name, for example ``val_dice``.
     training
-        How it was trained, as plain JSON values.
+        Training record, as JSON values.
     decoder_attention, full_resolution_skip
         See `NetworkSpec`.
     resize, resize_px, context_slices, context_step_mm, intensity
-        How the network looks at slides; see `reading.view.View`.
+        Preprocessing of slides; see `reading.view.View`.
     min_object_um2
-        Area below which nothing is an object of these classes; exports leave it out. 0 for none.
+        Minimum area of an object; exports leave out smaller ones. 0 keeps all.
     output
-        Whether the network gives logits, or probabilities 0 to 1.
+        Whether the network returns logits, or probabilities 0 to 1.
     encoder_args
         See `NetworkSpec`, as a mapping.
 
@@ -91,12 +91,12 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
             raise ConfigError(
-                f"got {len(self.mean)} means and {len(self.std)} deviations; "
+                f"got {len(self.mean)} means and {len(self.std)} standard deviations; "
                 f"expected {self.in_channels} of each"
             )
 
     def view(self, tile_px: int | None = None) -> View:
-        """How the network looks at slides; a slide fills a tile, with ``tile_px`` another one."""
+        """Return the preprocessing of slides; ``tile_px`` overrides the tile that they fill."""
         return View(
             self.mpp,
             self.resize,
@@ -109,17 +109,17 @@ class ModelCard:
 
     @property
     def spec(self) -> NetworkSpec:
-        """What to build.
+        """Specification from which the network is built.
 
         Raises
         ------
         ConfigError
-            If the card is that of a module of one's own.
+            If the card belongs to a custom module.
         """
         if self.architecture is None or self.encoder is None:
             raise ConfigError(
                 "got a card without architecture and encoder; expected the names of an smp "
-                "network, because a checkpoint is built from its card"
+                "network, because the network of a checkpoint is built from its card"
             )
         return NetworkSpec(
             self.architecture,
@@ -132,7 +132,7 @@ class ModelCard:
         )
 
     def to_json(self) -> dict[str, object]:
-        """Card as plain JSON values."""
+        """Return the card as JSON values."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         values |= {"intensity": self.intensity.model_dump(mode="json")}
         return {"format": FORMAT} | values | {"classes": self.classes.to_json()}
@@ -157,7 +157,7 @@ class _ClassTable(BaseModel):
 
 
 class _CardFile(BaseModel):
-    """Form of a card on disk; checked strictly because files come from anywhere."""
+    """Schema of a card on disk, validated strictly because files are untrusted."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -189,12 +189,12 @@ class _CardFile(BaseModel):
         if isinstance(values, dict) and values.get("format") != FORMAT:
             raise ValueError(
                 f"it has format {values.get('format')!r}; expected {FORMAT}; train again, or use "
-                "the wsi_seg that wrote it"
+                "the version of wsi_seg that wrote it"
             )
         return values
 
     def card(self) -> ModelCard:
-        """Card in the form the rest of the code uses."""
+        """Convert to a `ModelCard`."""
         if self.context_slices and self.in_channels != channels_with(self.context_slices):
             raise ConfigError(
                 f"got {self.in_channels} channels and {self.context_slices} context slices; "
@@ -226,12 +226,12 @@ class _CardFile(BaseModel):
 
 
 def card_from_json(text: str) -> ModelCard:
-    """Card from its JSON.
+    """Parse a card from JSON.
 
     Raises
     ------
     ConfigError
-        If it is not a card, naming what does not fit.
+        If it is not a valid card; the message names the invalid fields.
     """
     try:
         return _CardFile.model_validate_json(text).card()

@@ -1,7 +1,7 @@
-"""Owns model cards that people write, as YAML or JSON, for networks of other programs.
+"""Owns hand-written model cards, as YAML or JSON, for networks exported from other software.
 
-It is the card of a checkpoint with less that has to be said: names alone may stand for classes,
-and where a network normalises images itself, mean and deviation are left out.
+They have the fields of a checkpoint's card, with fewer required: classes may be plain names, and
+mean and std are omitted if the network normalises images itself.
 """
 
 import json
@@ -13,8 +13,8 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.card import FORMAT, ModelCard, card_from_json
 
-# What a card may be called next to its file.
-_ENDINGS = (".yaml", ".yml", ".json")
+# Suffixes of a card next to its network file.
+_SUFFIXES = (".yaml", ".yml", ".json")
 
 _EXAMPLE = """for example:
   classes: [gland]
@@ -26,22 +26,21 @@ _EXAMPLE = """for example:
 
 
 def card_next_to(path: Path) -> Path | None:
-    """Card of the same name as a file, in the same folder; None without one."""
-    return next((found for end in _ENDINGS if (found := path.with_suffix(end)).is_file()), None)
+    """Return the card next to a file, with the same name but for the suffix; None if missing."""
+    return next((found for end in _SUFFIXES if (found := path.with_suffix(end)).is_file()), None)
 
 
 def read_card_file(path: Path) -> ModelCard:
-    """Card of a YAML or JSON file.
+    """Read a card from a YAML or JSON file.
 
     Parameters
     ----------
     path
-        A mapping with ``classes`` (names, or rows with colours; exclusive ones, whose network
-        gives the background first, are ``{mode: exclusive, table: [...]}``), ``mpp`` (null where
-        unknown) and
-        ``tile_px``; ``mean`` and ``std`` of ``image / 255``, left out where the network takes
-        values of 0 to 255; ``output``: ``logits`` or ``probabilities``; and whatever else a card
-        says. JSON that `wsi-seg train` writes next to a checkpoint is a card, too.
+        A mapping with ``classes`` (names, or rows with colours; exclusive classes, whose network
+        returns the background first, are ``{mode: exclusive, table: [...]}``), ``mpp`` (null if
+        unknown) and ``tile_px``; ``mean`` and ``std`` of ``image / 255``, omitted if the network's
+        input is 0 to 255; ``output``: ``logits`` or ``probabilities``; and any other field of a
+        card. The JSON file that `wsi-seg train` writes next to a checkpoint is a card, too.
 
     Raises
     ------
@@ -49,7 +48,7 @@ def read_card_file(path: Path) -> ModelCard:
         If the file is missing, or is not a card.
     """
     try:
-        stated = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CheckpointError(
             f"cannot read card {path} ({error.strerror or error}); expected YAML or JSON, "
@@ -57,27 +56,27 @@ def read_card_file(path: Path) -> ModelCard:
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} is not a model card: {_line(error)}") from error
-    return card_of_values(stated, source=str(path))
+    return card_of_values(values, source=str(path))
 
 
-def card_of_values(stated: object, *, source: str) -> ModelCard:
-    """Card of plain values; ``source`` names them in errors.
+def card_of_values(given: object, *, source: str) -> ModelCard:
+    """Build a card from parsed YAML or JSON; ``source`` names it in errors.
 
     Raises
     ------
     CheckpointError
-        If they are not a card.
+        If the values are not a card.
     """
-    if not isinstance(stated, dict):
+    if not isinstance(given, dict):
         raise CheckpointError(f"{source} is not a model card; expected a mapping, {_EXAMPLE}")
-    if "format" not in stated and "output" not in stated:
+    if "format" not in given and "output" not in given:
         raise CheckpointError(
-            f"{source} is not a model card: it does not say what the network gives; expected "
-            "output: logits, or output: probabilities"
+            f"{source} is not a model card: it has no output; expected output: logits, or "
+            "output: probabilities"
         )
-    channels = len(stated.get("mean") or ()) or 3
-    usual = {"format": FORMAT, "in_channels": channels, "scores": {}, "training": {}}
-    values = usual | stated
+    channels = len(given.get("mean") or ()) or 3
+    defaults = {"format": FORMAT, "in_channels": channels, "scores": {}, "training": {}}
+    values = defaults | given
     if "mean" not in values and "std" not in values:
         count = values["in_channels"]
         count = count if isinstance(count, int) and 0 < count <= 1024 else 1
@@ -91,13 +90,13 @@ def card_of_values(stated: object, *, source: str) -> ModelCard:
         ) from error
 
 
-def _class_table(stated: object) -> object:
-    """Classes as rows, where they are names alone; anything else as it is."""
-    mode = stated.get("mode") if isinstance(stated, dict) else None
-    names = stated.get("table") if isinstance(stated, dict) else stated
+def _class_table(classes: object) -> object:
+    """Convert plain class names to rows of a table; return anything else unchanged."""
+    mode = classes.get("mode") if isinstance(classes, dict) else None
+    names = classes.get("table") if isinstance(classes, dict) else classes
     if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
         return ClassTable.named(names, mode=mode).to_json()
-    return stated
+    return classes
 
 
 def _line(error: Exception) -> str:

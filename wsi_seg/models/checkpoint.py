@@ -1,8 +1,8 @@
-"""Owns checkpoints: one safetensors file that holds the weights and a model card, nothing else.
+"""Owns checkpoints: a safetensors file with the weights of a network and its model card.
 
-The card is JSON in the file's own metadata, so weights and card cannot be separated; a copy
-for people is next to the file. Such a file cannot run code when it is opened, so formats that can
-(pickles: ``.pt``, ``.pth``, ``.ckpt``) are refused.
+The card is JSON in the metadata of the file, so weights and card stay together; a readable copy is
+written next to the file. Loading safetensors cannot execute code; formats that can (pickles:
+``.pt``, ``.pth``, ``.ckpt``) are refused.
 """
 
 import hashlib
@@ -17,32 +17,32 @@ from torch import nn
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
 from wsi_seg.models.card import ModelCard, card_from_json
-from wsi_seg.models.lora import plain_state
+from wsi_seg.models.lora import merged_state
 from wsi_seg.models.network import blank_network
 from wsi_seg.models.tensors import read_safetensors
 
 _KEY = "wsi_seg"
 
-# Longest header we read. A network of 10,000 tensors needs 2 MB; more is an attack or damage.
+# Maximum header size. A network of 10,000 tensors needs 2 MB; more is an attack or damage.
 _MAX_HEADER_BYTES = 2**24
 
-# First bytes of formats that can hold pickles: zip archives and pickle protocols 2 to 5.
+# Magic bytes of formats that can contain pickles: zip archives and pickle protocols 2 to 5.
 _PICKLES = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
 
 def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
-    """Write a network and its card, and the card once more as JSON next to it for people.
+    """Write a network with its card, and a readable copy of the card as JSON next to it.
 
     Both files are written atomically.
 
     Parameters
     ----------
     path
-        Ends with ``.safetensors``; the copy of the card replaces that by ``.json``.
+        Path with suffix ``.safetensors``; the copy of the card has the suffix ``.json``.
     network
-        Built by `build_network` from ``card.spec``; what `lora` added is added to its weights.
+        Network built by `build_network` from ``card.spec``; LoRA adapters are merged.
     card
-        Embedded in the file.
+        Card to embed in the file.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
         raise OutputError(f"got checkpoint path {path}; expected a name ending in .safetensors")
     tensors = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
-        for name, tensor in plain_state(network).items()
+        for name, tensor in merged_state(network).items()
     }
     values = card.to_json()
     metadata = {_KEY: json.dumps(values, allow_nan=False), "format": "pt"}
@@ -63,7 +63,7 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
 
 
 def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
-    """Load a network and its card; torch's global generator is left as it was.
+    """Load a network and its card, without drawing from torch's global generator.
 
     Parameters
     ----------
@@ -73,12 +73,13 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     Returns
     -------
     nn.Module, ModelCard
-        In eval mode, on the CPU.
+        The network in eval mode on the CPU, and its card.
 
     Raises
     ------
     CheckpointError
-        If the file is missing, damaged, a pickle, has no card, or card and weights disagree.
+        If the file is missing, damaged or a pickle, has no card, or its weights do not match the
+        card.
 
     Examples
     --------
@@ -93,14 +94,14 @@ def load_checkpoint(path: Path | str) -> tuple[nn.Module, ModelCard]:
     except (SafetensorError, RuntimeError, ConfigError, OSError) as error:
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"checkpoint {path}: the weights do not fit its model card ({card.architecture}, "
+            f"checkpoint {path}: the weights do not match its model card ({card.architecture}, "
             f"{card.encoder}): {reason}"
         ) from error
     return network.eval(), card
 
 
 def read_card(path: Path) -> ModelCard:
-    """Model card of a checkpoint, without reading its weights.
+    """Read the model card of a checkpoint without its weights.
 
     Raises
     ------
@@ -118,7 +119,7 @@ def read_card(path: Path) -> ModelCard:
     if text is None:
         raise CheckpointError(
             f"checkpoint {path} has no model card; expected a file written by `wsi-seg train`; "
-            "plain weights can only be named as model.weights of a recipe"
+            "use a file of plain weights as model.weights of a recipe"
         )
     try:
         return card_from_json(text)
@@ -129,7 +130,7 @@ def read_card(path: Path) -> ModelCard:
 
 
 def weights_digest(path: Path) -> str:
-    """SHA-256 of a checkpoint's tensors alone, whatever its card says.
+    """Return the SHA-256 of a checkpoint's tensors, without its card, in hexadecimal.
 
     Raises
     ------
@@ -142,39 +143,39 @@ def weights_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# Model that comes with the package; its page is next to it.
+# Model that is shipped with the package, documented in the README.md next to it.
 _SHIPPED = Path(__file__).parent / "shipped" / "nuclei_he.safetensors"
 
 
 def shipped_checkpoint() -> Path:
-    """File of the model that comes with the package: nuclei in H&E."""
+    """Return the path of the shipped model: nuclei in H&E."""
     return _SHIPPED
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """Best checkpoint of the last training run under a folder; None without one."""
-    # A run that keeps several networks writes others after the best.
+    """Return the best checkpoint of the last training run under a folder; None if there is none."""
+    # With train.top_k above 1, other networks may be newer than the best.
     every = list(folder.rglob("best.safetensors")) or list(folder.rglob("*.safetensors"))
     found = sorted(every, key=lambda path: path.stat().st_mtime)
     return found[-1] if found else None
 
 
 def _require_safetensors(path: Path) -> None:
-    """Refuse, by content, whatever cannot be a checkpoint of ours."""
+    """Refuse files that are not safetensors, by content."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint {path}; expected a .safetensors file")
     with path.open("rb") as file:
         head = file.read(9)
     length, size = int.from_bytes(head[:8], "little"), path.stat().st_size
-    # The header is JSON; its length alone may look like the start of a pickle.
+    # Check for a JSON header first: its length may look like the magic bytes of a pickle.
     if head[8:] == b"{" and length <= min(size - 8, _MAX_HEADER_BYTES):
         return
     if head.startswith(_PICKLES):
         raise CheckpointError(
-            f"checkpoint {path} is a pickle, which can run code when it is opened; expected a "
+            f"checkpoint {path} is a pickle, which can run code when it is loaded; expected a "
             ".safetensors file written by `wsi-seg train`"
         )
     raise CheckpointError(
-        f"checkpoint {path} is not a safetensors file, or is cut short ({size} bytes, header of "
+        f"checkpoint {path} is not a safetensors file, or is truncated ({size} bytes, header of "
         f"{length}); expected a file written by `wsi-seg train`"
     )

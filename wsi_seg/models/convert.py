@@ -1,7 +1,6 @@
-"""Owns taking over weights from files that can hold code, without ever running any.
+"""Owns converting weight files from other software to checkpoints, without executing code.
 
-torch's own reader may accept tensors and plain containers only; whatever else is in the
-file makes it refuse the file.
+torch loads them with ``weights_only=True``, which accepts tensors and plain containers only.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,54 +13,64 @@ from wsi_seg.models.card import ModelCard
 from wsi_seg.models.card_file import read_card_file
 from wsi_seg.models.checkpoint import save_checkpoint
 from wsi_seg.models.network import build_network
-from wsi_seg.models.tensors import COUNTER, describe_tensors, of_network, read_tensors, unwrapped
+from wsi_seg.models.tensors import (
+    COUNTER,
+    describe_tensors,
+    read_tensors,
+    select_network,
+    strip_prefixes,
+)
 
 
 def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
-    """Write a checkpoint of ours from a foreign file of weights.
+    """Convert a weight file from other software to a checkpoint.
 
     Parameters
     ----------
     source
-        ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` or ``.safetensors``: names and tensors, alone or
-        with others and plain values. They have to be those of an smp network of the card's
-        classes, see `ClassTable`.
+        ``.pth``, ``.pt``, ``.ckpt``, ``.bin`` or ``.safetensors`` with the named tensors of an smp
+        network for the card's classes (see `ClassTable`), possibly among other tensors and values.
     card
-        JSON of the form that is next to every checkpoint of ours, or YAML; see `card_file`.
+        Model card as JSON or YAML; see `card_file`.
     out
-        Ends with ``.safetensors``.
+        Path with suffix ``.safetensors``.
+
+    Returns
+    -------
+    ModelCard
+        The card.
 
     Raises
     ------
     CheckpointError
-        If the source holds more than tensors and plain values, does not fit the card or holds such
-        a network twice, or the card is not one.
+        If the source contains more than tensors and plain values, does not match the card or
+        contains the network twice, or if the card is invalid.
     OutputError
         If the result cannot be written.
     """
-    stated = read_card_file(card)
+    model = read_card_file(card)
     tensors = read_tensors(source)
-    network = build_network(stated.spec)
+    network = build_network(model.spec)
     names = network.state_dict().keys()
-    found = of_network(tensors, names, source=str(source))
-    misfit = (
-        f"{source} does not fit the card {card} ({stated.architecture} with {stated.encoder}, "
-        f"{len(stated.classes)} classes)"
+    found = select_network(tensors, names, source=str(source))
+    mismatch = (
+        f"{source} does not match the card {card} ({model.architecture} with {model.encoder}, "
+        f"{len(model.classes)} classes)"
     )
     if found is None:
-        raise CheckpointError(f"{misfit}: {_difference(tensors, names)}")
+        raise CheckpointError(f"{mismatch}: {_difference(tensors, names)}")
     try:
         network.load_state_dict(found)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
-        raise CheckpointError(f"{misfit}: {reason}") from error
-    save_checkpoint(out, network, stated)
-    return stated
+        raise CheckpointError(f"{mismatch}: {reason}") from error
+    save_checkpoint(out, network, model)
+    return model
 
 
 def _difference(tensors: Mapping[str, torch.Tensor], names: Collection[str]) -> str:
-    """Say what a file lacks, and what is in it."""
-    bare = unwrapped(tensors)
+    """Describe which tensors a file lacks, and which it contains."""
+    bare = strip_prefixes(tensors)
     missing = [name for name in names if name not in bare and not name.endswith(COUNTER)]
     return (
         f"it lacks {len(missing)} of the network's tensors, such as {missing[0]}; it holds "

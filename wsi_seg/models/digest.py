@@ -1,4 +1,4 @@
-"""Owns digests of model files and of networks in memory."""
+"""Owns SHA-256 digests of model files and of networks in memory."""
 
 import hashlib
 from pathlib import Path
@@ -8,13 +8,13 @@ from torch import nn
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a checkpoint file, in hexadecimal digits."""
+    """Return the SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def module_digest(network: nn.Module) -> str:
-    """SHA-256 of a network's values and their names, in memory."""
+    """Return the SHA-256 of a network's state, names and values, in hexadecimal."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         data = value.detach().to("cpu").contiguous().reshape(-1).view(torch.uint8)

@@ -1,8 +1,8 @@
-"""Owns networks that torch.export saved (``.pt2``), read so that no code of the file's runs.
+"""Owns networks saved by torch.export (``.pt2``), loaded without executing code from the file.
 
-torch's own reader unpickles parts of such a file and evaluates others as Python. So the file is
-read here first, as a zip archive of JSON and raw tensors: it may hold a graph of torch's own
-arithmetic and plain tensors. Whatever else it holds needs the user's trust.
+``torch.export.load`` unpickles parts of the file and evaluates others as Python. The file is
+therefore scanned first, as a zip archive of JSON and raw tensors: it may contain plain tensors and
+a graph of torch's own operators. Anything else requires ``trust``.
 """
 
 import ast
@@ -22,19 +22,19 @@ from torch.export.passes import move_to_device_pass
 from wsi_seg.errors import CheckpointError
 from wsi_seg.models.file_network import FileNetwork, ImageForm
 
-# What a graph may call: torch's own operators, and Python's arithmetic of sizes.
+# Allowed call targets of a graph: torch's operators, and Python's arithmetic on sizes.
 _TARGET = re.compile(r"torch\.ops\.aten\.\w+\.\w+|_operator\.[a-z]+|math\.[a-z]+|torch\.sym_\w+")
 
-# Of these, what reads or writes files.
+# Operators among them that read or write files.
 _FILES = re.compile(r"aten\.\w*(?:file|save|load)")
 
-# Names in expressions: sizes, and functions of sympy and torch, whose names have capitals; older
-# releases of torch compare sizes with Python's own.
-_WORD = re.compile(r"[A-Za-z0-9]\w*|_\w*[a-z0-9]")
-_CALLED = re.compile(r"[A-Z][A-Za-z]*|max|min")
+# Names in expressions: sizes, and capitalised functions of sympy and torch; older releases of torch
+# also use Python's max and min.
+_NAME = re.compile(r"[A-Za-z0-9]\w*|_\w*[a-z0-9]")
+_FUNCTION = re.compile(r"[A-Z][A-Za-z]*|max|min")
 
-# What guards ask of a tensor.
-_ASKED = ("size", "stride", "storage_offset")
+# Attributes of tensors in guards.
+_ATTRIBUTES = ("size", "stride", "storage_offset")
 
 _ARITHMETIC = (
     ast.Expression, ast.Compare, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Constant, ast.Name,
@@ -42,38 +42,38 @@ _ARITHMETIC = (
     ast.cmpop, ast.expr_context,
 )  # fmt: skip
 
-# Words in the description of inputs and outputs that make torch import a module by its name.
-_IMPORTING = ("__enum__", "default_factory_module")
+# Keys in the description of inputs and outputs that make torch import a module by name.
+_IMPORTS = ("__enum__", "default_factory_module")
 
 
 class ExportedNetwork(FileNetwork):
-    """A network of torch.export.
+    """A network saved by torch.export.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     device
-        Where it computes.
+        Device on which to run the network.
     trust
-        Read it whatever it holds, which may run code.
+        Load the file whatever it contains, which may execute code.
 
     Raises
     ------
     CheckpointError
-        If the file is damaged, does not take one image, or could run code.
+        If the file is damaged, its network does not take one image, or loading could execute code.
     """
 
     def __init__(self, path: Path, device: torch.device, *, trust: bool = False) -> None:
         if not trust:
-            require_harmless(path)
+            require_safe(path)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 program = torch.export.load(path)
         except (OSError, RuntimeError, ValueError, KeyError, AssertionError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"cannot read {path} of torch.export: {reason}") from error
+            raise CheckpointError(f"cannot read {path} with torch.export: {reason}") from error
         names = program.graph_signature.user_inputs
         if len(names) != 1:
             raise CheckpointError(f"{path} takes {len(names)} inputs; expected one image")
@@ -83,8 +83,7 @@ class ExportedNetwork(FileNetwork):
         super().__init__(path, ImageForm.of(sizes, image.dtype, path))
         if device.type != "cpu":
             program = move_to_device_pass(program, device)
-        # In a tuple, so that it is not a module inside this one: it can be neither moved nor set
-        # to another mode.
+        # In a tuple, so that it is not a submodule: it must not be moved or change its mode.
         self._graph = (program.module(),)
         values = [*program.state_dict.values(), *program.constants.values()]
         self.parameters_count = sum(v.numel() for v in values if isinstance(v, torch.Tensor))
@@ -94,24 +93,24 @@ class ExportedNetwork(FileNetwork):
         return self._graph[0](images)
 
 
-def require_harmless(path: Path) -> None:
-    """Raise a `CheckpointError` where reading a file of torch.export could run code."""
+def require_safe(path: Path) -> None:
+    """Raise a `CheckpointError` if loading a file with torch.export could execute code."""
     try:
         with zipfile.ZipFile(path) as archive:
             finding = next(_findings(archive), None)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"cannot read {path}: {error}; expected a file of torch.export.save"
+            f"cannot read {path}: {error}; expected a file written by torch.export.save"
         ) from error
     if finding is not None:
         raise CheckpointError(
-            f"{path} holds {finding}, so reading it could run code; where you trust its source, "
-            "repeat with --trust; else ask for an ONNX file"
+            f"{path} holds {finding}, so loading it could run code; if you trust its source, "
+            "retry with --trust; otherwise use an ONNX file"
         )
 
 
 def _findings(archive: zipfile.ZipFile) -> Iterator[str]:
-    """Name what in an archive could run code."""
+    """Yield descriptions of the parts of an archive that could execute code."""
     for name in archive.namelist():
         inside = name.partition("/")[2]
         if inside.startswith("data/sample_inputs/"):
@@ -123,15 +122,15 @@ def _findings(archive: zipfile.ZipFile) -> Iterator[str]:
 
 
 def _pickled(content: bytes) -> Iterator[str]:
-    """Complain of a file of torch.save that holds more than tensors and plain values."""
+    """Yield a finding if a torch.save file contains more than tensors and plain values."""
     try:
         torch.load(io.BytesIO(content), weights_only=True) if content else None
     except (UnpicklingError, RuntimeError, EOFError):
-        yield "sample inputs that are more than tensors"
+        yield "sample inputs other than tensors"
 
 
 def _in_json(value: Any, key: str = "") -> Iterator[str]:  # noqa: ANN401 (JSON)
-    """Name what in the JSON of an archive could run code, at any depth."""
+    """Yield descriptions of the JSON values that could execute code, at any depth."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from _in_json(part, name)
@@ -153,12 +152,12 @@ def _in_text(text: str, key: str) -> Iterator[str]:
     elif key in ("expr_str", "guards_code"):
         if not is_arithmetic(text):
             yield f"the expression {text[:60]!r}"
-    elif any(word in text for word in _IMPORTING):
-        yield "values of types of its own"
+    elif any(word in text for word in _IMPORTS):
+        yield "values of custom types"
 
 
 def is_arithmetic(text: str) -> bool:
-    """Whether an expression is arithmetic of sizes, and evaluating it harmless.
+    """Return whether an expression is arithmetic on sizes, and therefore safe to evaluate.
 
     Examples
     --------
@@ -183,13 +182,13 @@ def is_arithmetic(text: str) -> bool:
 def _is_plain(node: ast.AST) -> bool:
     match node:
         case ast.Name(id=name) | ast.Constant(value=str(name)):
-            return _WORD.fullmatch(name) is not None
+            return _NAME.fullmatch(name) is not None
         case ast.Attribute(value=ast.Name(id="torch"), attr=name):
             return name.startswith("sym_")
         case ast.Attribute(attr=name):
-            return name in _ASKED
+            return name in _ATTRIBUTES
         case ast.Call(func=ast.Name(id=name)):
-            return _CALLED.fullmatch(name) is not None
+            return _FUNCTION.fullmatch(name) is not None
         case ast.Call(func=ast.Attribute()):
             return True
         case ast.Call():

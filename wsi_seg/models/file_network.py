@@ -1,7 +1,7 @@
-"""Owns networks in files of other programs, as modules that predictors take as they are.
+"""Owns the base class of exported networks, which wraps a file as a module for predictors.
 
-Whatever type, batch or size a file was made for, such a module takes any batch of float32 images
-and gives float32 maps, or says in a sentence why it cannot.
+Whatever dtype, batch size or image size a file was exported for, the module maps any batch of
+float32 images to float32 maps, or raises an error that says why it cannot.
 """
 
 import zipfile
@@ -15,10 +15,10 @@ from torch import nn
 
 from wsi_seg.errors import CheckpointError, ConfigError
 
-# Name under which an archive that we wrote holds its card.
+# Name of the card in archives written by `wsi-seg pack`.
 CARD = "wsi_seg.json"
 
-# What libraries raise where a network cannot be run on an image; torch checks some by assertion.
+# Exceptions that libraries raise if a network cannot be run on an image.
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8)
@@ -26,14 +26,14 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.ui
 
 @dataclass(frozen=True, slots=True)
 class ImageForm:
-    """What a file says of its images; None where any number will do.
+    """Input shape and dtype of an exported network; None for dynamic axes.
 
     Parameters
     ----------
     batch, channels, height, width
-        Of the image, ``(B, C, H, W)``.
+        Shape of the input, ``(B, C, H, W)``.
     dtype
-        Of its values.
+        Dtype of the input.
     """
 
     batch: int | None = None
@@ -44,17 +44,17 @@ class ImageForm:
 
     @classmethod
     def of(cls, sizes: list[int | None], dtype: torch.dtype | None, path: Path) -> "ImageForm":
-        """Form of an input with these sizes.
+        """Build the form of an input from its shape and dtype.
 
         Raises
         ------
         CheckpointError
-            If it is not a batch of images, or of a type that no image has.
+            If the input is not a batch of images, or has an unsupported dtype.
         """
         if len(sizes) != 4:
             raise CheckpointError(
                 f"{path} takes an input of {len(sizes)} axes; expected 4: (batch, channels, "
-                "height, width); export it so"
+                "height, width); export it with these"
             )
         if dtype not in _DTYPES:
             raise CheckpointError(
@@ -65,39 +65,40 @@ class ImageForm:
         return cls(batch, channels, height, width, dtype)
 
     def require_fits(self, path: Path, channels: int, tile_px: int) -> None:
-        """Raise a `CheckpointError` if the file does not take tiles of this form."""
+        """Raise a `CheckpointError` if the network does not accept these channels and tiles."""
         if self.channels not in (None, channels):
-            last = f"; its channels are the last axis, of {self.width}" * (self.width == channels)
+            last = f"; its last axis has {self.width} channels" * (self.width == channels)
             raise CheckpointError(
-                f"{path} takes images of {self.channels} channels and its card says {channels}"
+                f"{path} takes images of {self.channels} channels, but its card has {channels}"
                 f"{last}; expected (batch, channels, height, width) and a card that agrees"
             )
         sides = [side for side in (self.height, self.width) if side not in (None, tile_px)]
         if sides:
             raise CheckpointError(
-                f"{path} takes images of {self.height or 'any'} x {self.width or 'any'} pixels "
-                f"and tiles have {tile_px}; set tile_px of the card to what the file takes, or "
-                "export it with dynamic height and width"
+                f"{path} takes images of {self.height or 'any'} x {self.width or 'any'} pixels, "
+                f"but tiles have {tile_px}; set tile_px of the card to this size, or export the "
+                "network with dynamic height and width"
             )
 
 
 class FileNetwork(nn.Module, ABC):
-    """A network of a file, on a device.
+    """A network from a file, on a device.
 
-    It has no parameters of its own as a module, so it is neither moved nor converted; predictors
-    compute with it in float32.
+    As a module it has no parameters, so it is neither moved nor converted; predictors run it in
+    float32.
 
     Parameters
     ----------
     path
-        The file; named in errors.
+        Path of the file, for errors.
     form
-        Of its images. A batch that it fixes is kept to: longer ones are cut, shorter ones padded.
+        Shape and dtype of the input. For a fixed batch size, longer batches are split and shorter
+        ones padded.
 
     Attributes
     ----------
     parameters_count
-        Number of values of its weights.
+        Number of values of the weights.
     """
 
     parameters_count: int
@@ -107,8 +108,8 @@ class FileNetwork(nn.Module, ABC):
         self.path, self.form = path, form
 
     @property
-    def stated(self) -> str | None:
-        """Card that `wsi-seg pack` wrote into the file, as JSON; None without one."""
+    def embedded_card(self) -> str | None:
+        """Card that `wsi-seg pack` wrote into the file, as JSON; None if there is none."""
         if not zipfile.is_zipfile(self.path):
             return None
         with zipfile.ZipFile(self.path) as archive:
@@ -117,29 +118,29 @@ class FileNetwork(nn.Module, ABC):
 
     @abstractmethod
     def run(self, images: torch.Tensor) -> object:
-        """Run one batch of the file's own form; return what the file gives."""
+        """Run one batch with the file's own shape and dtype, and return its raw output."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Predict ``(B, C, H, W)`` float32; return ``(B, K, H, W)`` float32.
+        """Map ``(B, C, H, W)`` float32 images to ``(B, K, H, W)`` float32.
 
         Raises
         ------
         ConfigError
-            If the file does not take images of this size, or does not give one map.
+            If the network does not accept images of this size, or does not return a single map.
         """
         batch = self.form.batch or len(images)
         found = [self._part(part, batch) for part in images.split(batch)]
         return found[0] if len(found) == 1 else torch.cat(found)
 
     def _part(self, images: torch.Tensor, batch: int) -> torch.Tensor:
-        """Predict at most one batch, padded by its last image where it is short."""
+        """Run at most one batch, padded with its last image if it is short."""
         count = len(images)
         given = images if self.form.dtype.is_floating_point else images.round().clamp(0, 255)
         given = given.to(self.form.dtype)
         if count < batch:
             given = torch.cat([given, given[-1:].expand(batch - count, -1, -1, -1)])
         try:
-            found = only_map(self.run(given.contiguous()))
+            found = single_tensor(self.run(given.contiguous()))
         except torch.OutOfMemoryError:
             raise
         except _FAILURES as error:
@@ -147,22 +148,22 @@ class FileNetwork(nn.Module, ABC):
             height, width = images.shape[2:]
             raise ConfigError(
                 f"{self.path} does not take {batch} images of {height} x {width} pixels "
-                f"({reason}); choose another --tile and --batch, or export it with dynamic "
-                "batch, height and width"
+                f"({reason}); use another --tile and --batch, or export it with dynamic batch, "
+                "height and width"
             ) from error
         if found is None:
             raise ConfigError(
-                f"{self.path} gives several outputs; expected one map (batch, classes, height, "
-                "width); export the one that is wanted alone"
+                f"{self.path} returns several outputs; expected one map (batch, classes, height, "
+                "width); export only that output"
             )
         return found[:count].float()
 
 
-def only_map(found: object) -> torch.Tensor | None:
-    """Tensor of what a network gave: itself, or the only one in a list or mapping; else None."""
+def single_tensor(found: object) -> torch.Tensor | None:
+    """Return a network's output if it is one tensor, possibly in a list or mapping; else None."""
     if isinstance(found, torch.Tensor):
         return found
     parts = list(found.values()) if isinstance(found, Mapping) else found
     if isinstance(parts, list | tuple) and len(parts) == 1:
-        return only_map(parts[0])
+        return single_tensor(parts[0])
     return None

@@ -1,4 +1,4 @@
-"""Owns which files of other programs are networks, the cards they go by, and what they take."""
+"""Owns opening networks exported from other software: their format, card and memory use."""
 
 import hashlib
 import json
@@ -23,28 +23,28 @@ _CPU = torch.device("cpu")
 
 
 def is_network_file(path: Path) -> bool:
-    """Whether a file is, by its name, a network of another program."""
+    """Return whether a file is an exported network, by its suffix."""
     return path.suffix in (".pt2", ".onnx", ".pt")
 
 
 def open_network(path: Path, device: torch.device = _CPU, *, trust: bool = False) -> FileNetwork:
-    """Read the network of a file.
+    """Open an exported network.
 
     Parameters
     ----------
     path
-        ``.pt2`` of torch.export, ``.onnx``, or ``.pt`` of TorchScript.
+        ``.pt2`` (torch.export), ``.onnx`` or ``.pt`` (TorchScript).
     device
-        Where it will compute.
+        Device on which to run the network.
     trust
-        Whether reading may run code that is in the file. TorchScript always can.
+        Whether loading may execute code in the file; loading TorchScript always may.
 
     Raises
     ------
     CheckpointError
-        If the file is missing or damaged, does not take one image, or needs trust.
+        If the file is missing or damaged, does not take one image, or needs ``trust``.
     ConfigError
-        If it cannot run on the device.
+        If the network cannot run on the device.
     MissingLibraryError
         If a library is not installed.
     """
@@ -56,28 +56,28 @@ def open_network(path: Path, device: torch.device = _CPU, *, trust: bool = False
         return ExportedNetwork(path, device, trust=trust)
     if not trust:
         raise CheckpointError(
-            f"{path} may be TorchScript, which can run code when it is read; where you trust its "
-            "source, repeat with --trust; weights alone become a checkpoint by `wsi-seg "
-            "import-weights`; else ask for an ONNX file"
+            f"{path} may be TorchScript, which can run code when it is loaded; if you trust its "
+            "source, retry with --trust; convert plain weights with `wsi-seg import-weights`; "
+            "otherwise use an ONNX file"
         )
     return ScriptNetwork(path, device)
 
 
 def card_for(network: FileNetwork, card: ModelCard | Path | None = None) -> ModelCard:
-    """Card of a file's network: the one that is given, else the one inside, else next to it.
+    """Return the card of an exported network: given, embedded in the file, or next to it.
 
     Raises
     ------
     CheckpointError
-        If there is none, or it is not a card.
+        If there is no card, or it is invalid.
     """
     if isinstance(card, ModelCard):
         return card
     if card is not None:
         return read_card_file(card)
     path = network.path
-    if (inside := network.stated) is not None:
-        return card_of_values(yaml.safe_load(inside), source=f"the card in {path}")
+    if (embedded := network.embedded_card) is not None:
+        return card_of_values(yaml.safe_load(embedded), source=f"the card in {path}")
     if (found := card_next_to(path)) is not None:
         return read_card_file(found)
     raise CheckpointError(
@@ -87,25 +87,25 @@ def card_for(network: FileNetwork, card: ModelCard | Path | None = None) -> Mode
 
 
 def network_digest(path: Path, card: ModelCard) -> str:
-    """SHA-256 of a file and of its card, which both decide what is predicted."""
-    stated = json.dumps(card.to_json(), sort_keys=True)
-    return hashlib.sha256(f"{digest_of(path)} {stated}".encode()).hexdigest()
+    """Return the SHA-256 of a file together with its card, which both affect predictions."""
+    values = json.dumps(card.to_json(), sort_keys=True)
+    return hashlib.sha256(f"{digest_of(path)} {values}".encode()).hexdigest()
 
 
 def measure_file(network: FileNetwork, card: ModelCard) -> MemoryEstimate:
-    """Run the network of a file once on an image of zeros: what it takes, and whether it fits.
+    """Run an exported network once on zeros to measure its memory and check it against its card.
 
     Parameters
     ----------
     network
-        On the CPU.
+        Network on the CPU.
     card
-        Says how many channels, classes and pixels there are.
+        Card with the expected channels, classes and tile.
 
     Raises
     ------
     CheckpointError
-        If the file does not fit its card.
+        If the network does not match its card.
     """
     path = network.path
     network.form.require_fits(path, card.in_channels, card.tile_px)
@@ -115,10 +115,10 @@ def measure_file(network: FileNetwork, card: ModelCard) -> MemoryEstimate:
     expected = (1, card.classes.outputs, card.tile_px, card.tile_px)
     if shape != expected:
         raise CheckpointError(
-            f"{path} gives {shape} for an image {tuple(images.shape)}; expected {expected}: a map "
-            f"of each class ({', '.join(card.classes.names)})"
-            f"{' after one of the background' if card.classes.is_exclusive else ''}; correct the "
-            "classes of the card, or export what is wanted"
+            f"{path} returns {shape} for an image {tuple(images.shape)}; expected {expected}: a "
+            f"map per class ({', '.join(card.classes.names)})"
+            f"{' after that of the background' if card.classes.is_exclusive else ''}; correct the "
+            "classes of the card, or export another output"
         )
     largest = outputs.values
     if isinstance(network, OnnxNetwork):
@@ -127,7 +127,7 @@ def measure_file(network: FileNetwork, card: ModelCard) -> MemoryEstimate:
 
 
 class _LargestOutput(TorchDispatchMode):
-    """Notes the values of the largest tensor that any operator of torch gives."""
+    """Records the number of values of the largest tensor that any torch operator returns."""
 
     def __init__(self) -> None:
         super().__init__()

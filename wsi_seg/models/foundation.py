@@ -1,7 +1,7 @@
-"""Owns what is known of published encoders for pathology, and of encoders on the hub.
+"""Owns the table of pathology foundation models, and looking up encoders on the Hugging Face Hub.
 
-Each is a plain vision transformer, so a network on it is a `DPT`. Numbers are those of its own
-page on the hub, or of programs that load it; what could not be confirmed is left out (None).
+All are plain vision transformers, for the architecture `DPT`. Values are from the model's own page
+or from software that loads it; a value that could not be confirmed is None.
 """
 
 import json
@@ -25,18 +25,18 @@ _NC_ND = "CC-BY-NC-ND-4.0"
 
 @dataclass(frozen=True, slots=True)
 class Encoder:
-    """An encoder as timm builds it.
+    """An encoder for timm's ``create_model``.
 
     Parameters
     ----------
     name
-        Of the architecture in timm.
+        Name of the architecture in timm.
     arguments
-        What timm is given with it.
+        Keyword arguments for ``create_model``.
     weights
-        ``hf-hub:OWNER/NAME`` of its weights; None where the recipe has to name them.
+        ``hf-hub:OWNER/NAME`` of its weights; None if the recipe must name them.
     mean, std
-        Normalisation of ``image / 255``; None where nothing is known.
+        Normalisation of ``image / 255``, one value per channel; None if unknown.
     """
 
     name: str
@@ -48,22 +48,22 @@ class Encoder:
 
 @dataclass(frozen=True, slots=True)
 class Foundation:
-    """A published encoder.
+    """A pathology foundation model.
 
     Parameters
     ----------
     encoder
-        How timm builds it, where its weights are, and its normalisation.
+        Architecture, weights and normalisation.
     mpp
-        Micrometres per pixel that it was trained at.
+        Micrometres per pixel of its training images; None if unknown.
     tile_px
-        Side of the images that it was trained on.
+        Side of its training images, in pixels.
     licence
-        Of its weights.
+        Licence of its weights.
     gated
-        Whether the hub asks for an account and consent first.
+        Whether the download requires an account and accepting terms.
     source
-        Where these facts are from.
+        Source of these values.
     """
 
     encoder: Encoder
@@ -82,7 +82,7 @@ def _vit(hub: str, name: str, norm: Any, **arguments: Value) -> Encoder:  # noqa
 
 _GATED: dict[str, Value] = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
 
-# By the name that a recipe gives as model.encoder.
+# By the value of model.encoder in a recipe.
 FOUNDATIONS: dict[str, Foundation] = {
     "UNI2-h": Foundation(
         _vit(
@@ -137,19 +137,19 @@ FOUNDATIONS: dict[str, Foundation] = {
 
 
 def find_encoder(name: str) -> Encoder | None:
-    """Find an encoder by a name of `FOUNDATIONS`, or on the hub; None for any other name.
+    """Look up an encoder in `FOUNDATIONS` or on the Hugging Face Hub; None for any other name.
 
     Parameters
     ----------
     name
-        ``UNI2-h``, ..., or ``hf-hub:OWNER/NAME`` of a model that timm can build.
+        Key of `FOUNDATIONS`, or ``hf-hub:OWNER/NAME`` of a timm model.
 
     Raises
     ------
     CheckpointError
-        If the hub or its cache have no such model.
+        If neither the Hub nor its cache has the model.
     ConfigError
-        If it is not a model of timm.
+        If it is not a timm model.
     """
     known = {key.lower(): found for key, found in FOUNDATIONS.items()}
     if found := known.get(name.lower()):
@@ -158,24 +158,24 @@ def find_encoder(name: str) -> Encoder | None:
         return None
     try:
         text = Path(hf_hub_download(name.removeprefix(HUB), "config.json")).read_text("utf-8")
-        stated = json.loads(text)
+        config = json.loads(text)
     except (OSError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"got no description of encoder {name!r} ({reason}); connect to the network once, or "
-            "name its architecture (tu-...), encoder_args and a local file as model.weights"
+            f"cannot fetch the config of encoder {name!r} ({reason}); connect to the network once, "
+            "or set its architecture (tu-...), encoder_args and a local file as model.weights"
         ) from error
-    architecture = stated.get("architecture") if isinstance(stated, dict) else None
+    architecture = config.get("architecture") if isinstance(config, dict) else None
     if not isinstance(architecture, str):
         raise ConfigError(
-            f"{name} is not a model of timm: its config.json names no architecture; expected one, "
-            f"or one of {', '.join(FOUNDATIONS)}"
+            f"{name} is not a timm model: its config.json names no architecture; expected a timm "
+            f"model, or one of {', '.join(FOUNDATIONS)}"
         )
     given = {
         key: value
-        for key, value in (stated.get("model_args") or {}).items()
+        for key, value in (config.get("model_args") or {}).items()
         if isinstance(value, Value) and key != "in_chans"
     }
-    norm = stated.get("pretrained_cfg") or {}
+    norm = config.get("pretrained_cfg") or {}
     mean, std = (tuple(norm[key]) if key in norm else None for key in ("mean", "std"))
     return Encoder(architecture, {"num_classes": 0} | given, name, mean, std)

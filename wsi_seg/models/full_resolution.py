@@ -1,20 +1,21 @@
-"""Owns the skip at full resolution, which smp's decoders leave out: layers that see every pixel."""
+"""Owns the skip connection at full resolution, which smp's decoders lack."""
 
 import torch
 from torch import nn
 
 
 class FullResolutionDecoder(nn.Module):
-    """A decoder whose result is mixed with what two layers find at full resolution.
+    """Decoder whose output is merged with two convolutions of the image at full resolution.
 
-    smp's decoders skip from half resolution on, so borders of small objects come out blurred.
+    The finest skip connection of smp's decoders is at half resolution, which blurs the borders of
+    small objects.
 
     Parameters
     ----------
     decoder
-        Takes the encoder's features, of which the first is the image itself.
+        Decoder of the encoder's features, of which the first is the image itself.
     image, skip, decoded
-        Channels of the image, of the new layers, and of the decoder's result.
+        Channels of the image, of the skip connection and of the decoder's output.
     """
 
     def __init__(self, decoder: nn.Module, *, image: int, skip: int, decoded: int) -> None:
@@ -25,12 +26,12 @@ class FullResolutionDecoder(nn.Module):
 
     @property
     def blocks(self) -> nn.ModuleList | None:
-        """Depths of the decoder, where it has any."""
+        """Blocks of the decoder, if it has any."""
         blocks = getattr(self.decoder, "blocks", None)
         return blocks if isinstance(blocks, nn.ModuleList) else None
 
     def forward(self, features: list[torch.Tensor]) -> torch.Tensor:
-        """Decode; ``(B, decoded, H, W)``."""
+        """Decode the features to ``(B, decoded, H, W)``."""
         both = torch.cat([self.decoder(features), self.skip(features[0])], dim=1)
         mixed: torch.Tensor = self.mix(both)
         return mixed
@@ -42,12 +43,12 @@ def _layer(before: int, after: int) -> list[nn.Module]:
 
 
 def add_full_resolution_skip(network: nn.Module, *, image: int, skip: int) -> None:
-    """Give a network a skip at full resolution.
+    """Add a skip connection at full resolution to a network, in place.
 
     Parameters
     ----------
     network
-        Of smp, with a decoder whose result has the image's size.
+        Network of smp whose decoder's output has the size of the image.
     image, skip
         See `FullResolutionDecoder`.
     """

@@ -1,4 +1,4 @@
-"""Owns models on the Hugging Face hub: their addresses, and fetching one at a revision."""
+"""Owns models on the Hugging Face Hub: their addresses, and downloading a revision."""
 
 import re
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
 from wsi_seg.errors import CheckpointError, ConfigError
 
-# One slash, too: that is what a path makes of two.
+# A single slash, too: pathlib collapses two.
 _ADDRESS = re.compile(
     r"hf:/{1,2}(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?(?:/(?P<file>.+))?"
 )
 
 _MODELS = (".safetensors", ".onnx", ".pt2")
 
-# What goes wrong between here and the hub.
+# Exceptions of failed requests.
 HUB_FAILURES = (HTTPError, OSError, ValueError, RuntimeError)
 
-# Files that go with a model: its card, and weights that an ONNX file keeps outside.
-_WITH_IT = (".yaml", ".yml", ".json", ".onnx.data")
+# Suffixes of files that belong to a model: its card, and external weights of an ONNX file.
+_COMPANIONS = (".yaml", ".yml", ".json", ".onnx.data")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class HubAddress:
     repository
         ``OWNER/NAME``.
     revision
-        Branch, tag or commit; None is the newest.
+        Branch, tag or commit; None is the latest.
     file
         Path in the repository; None is its only model.
 
@@ -48,12 +48,12 @@ class HubAddress:
 
     @classmethod
     def of(cls, text: str) -> "HubAddress":
-        """Read an address.
+        """Parse an address.
 
         Raises
         ------
         ConfigError
-            If it is not one.
+            If it is malformed.
         """
         found = _ADDRESS.fullmatch(text)
         if found is None:
@@ -62,29 +62,34 @@ class HubAddress:
 
 
 def is_hub_address(path: Path | str) -> bool:
-    """Whether a path is an address of the hub."""
+    """Return whether a path is a Hub address."""
     return str(path).startswith("hf:/")
 
 
 def fetch_model(text: str) -> Path:
-    """Fetch a model, and its card where that is another file; both are kept in the hub's cache.
+    """Download a model and its card to the Hub's cache.
 
     Parameters
     ----------
     text
-        See `HubAddress`. The server is that of ``HF_ENDPOINT``.
+        See `HubAddress`. ``HF_ENDPOINT`` sets the server.
+
+    Returns
+    -------
+    Path
+        Local path of the model.
 
     Raises
     ------
     CheckpointError
-        If it cannot be had, or the repository holds no model, or several.
+        If the download fails, or the repository has no model or several.
     """
     address = HubAddress.of(text)
     try:
         names = HfApi().list_repo_files(address.repository, revision=address.revision)
         name = address.file or _only_model(names, text)
         found = Path(_download(address, name))
-        for end in _WITH_IT:
+        for end in _COMPANIONS:
             other = str(PurePosixPath(name).with_suffix(end))
             if other in names and not name.endswith(".safetensors"):
                 _download(address, other)
@@ -93,8 +98,8 @@ def fetch_model(text: str) -> Path:
             raise
         reason = " ".join(str(error).split())[:300]
         raise CheckpointError(
-            f"cannot fetch {text} ({reason}); expected a model that you may read (for a private "
-            "or gated one set HF_TOKEN), or a local file"
+            f"cannot download {text} ({reason}); expected a model that you can access (set "
+            "HF_TOKEN for a private or gated one), or a local file"
         ) from error
     return found
 
@@ -110,6 +115,6 @@ def _only_model(names: list[str], text: str) -> str:
     if len(found) != 1:
         listed = ", ".join(found) or "none"
         raise CheckpointError(
-            f"{text} holds {len(found)} models ({listed}); expected one; name it, as in {text}/FILE"
+            f"{text} has {len(found)} models ({listed}); expected one; name it, as in {text}/FILE"
         )
     return found[0]

@@ -1,4 +1,4 @@
-"""Owns the Linknet whose skip connections are joined as channels instead of added."""
+"""Owns the Linknet variant that concatenates its skip connections instead of adding them."""
 
 import segmentation_models_pytorch as smp
 import torch
@@ -6,7 +6,7 @@ from torch import nn
 
 
 class _ConcatBlock(nn.Module):
-    """Decoder block that appends the skip to its own channels and mixes them by a 1x1 layer."""
+    """Decoder block that concatenates the skip and merges channels by a 1x1 convolution."""
 
     def __init__(self, block: nn.Module, channels: int, skip_channels: int) -> None:
         super().__init__()
@@ -21,13 +21,9 @@ class _ConcatBlock(nn.Module):
         return mixed
 
 
-def join_skips(network: smp.Linknet) -> None:
-    """Make a Linknet join its skips as channels.
-
-    Each depth then holds its channels and the skip's at once, so it takes more memory and weights
-    than adding.
-    """
-    # From the deepest on, without the deepest itself, which is no skip.
+def concatenate_skips(network: smp.Linknet) -> None:
+    """Make a Linknet concatenate its skip connections, in place, for more memory and weights."""
+    # From the deepest skip up; the deepest features are the input of the decoder.
     skips = [int(count) for count in network.encoder.out_channels[-2:0:-1]]
     blocks = network.decoder.blocks
     for index, block in enumerate(blocks):

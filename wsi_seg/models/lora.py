@@ -1,4 +1,4 @@
-"""Owns low-rank adaptation (LoRA; Hu et al., 2021): few weights that learn in place of many."""
+"""Owns low-rank adaptation (LoRA; Hu et al., 2021) of linear layers."""
 
 import math
 
@@ -10,14 +10,14 @@ _PARTS = ".parametrizations."
 
 
 class LowRank(nn.Module):
-    """Adds a product of two thin matrices to a weight that does not learn; at first it is 0.
+    """Parametrization that adds a low-rank product, initially 0, to a frozen weight.
 
     Parameters
     ----------
     weight
-        ``(out, in)``.
+        Weight of the layer, ``(out, in)``.
     rank
-        Of the product.
+        Rank of the product.
     """
 
     def __init__(self, weight: torch.Tensor, rank: int) -> None:
@@ -28,17 +28,17 @@ class LowRank(nn.Module):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, weight: torch.Tensor) -> torch.Tensor:
-        """Give the weight that the layer uses."""
+        """Return the adapted weight."""
         return weight + self.up @ self.down
 
 
 def add_low_rank(encoder: nn.Module, rank: int) -> int:
-    """Let only products of low rank learn in the linear layers of an encoder.
+    """Freeze an encoder and add trainable low-rank adapters to its linear layers.
 
     Returns
     -------
     int
-        Linear layers; 0 where it has none, and then nothing learns.
+        Number of linear layers; with 0, nothing is trainable.
     """
     encoder.requires_grad_(requires_grad=False)
     layers = [module for module in encoder.modules() if isinstance(module, nn.Linear)]
@@ -48,8 +48,8 @@ def add_low_rank(encoder: nn.Module, rank: int) -> int:
     return len(layers)
 
 
-def plain_state(network: nn.Module) -> dict[str, torch.Tensor]:
-    """State of a network in which the products are added to their weights."""
+def merged_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return the state of a network with its low-rank adapters merged into the weights."""
     state = network.state_dict()
     plain = {name: tensor for name, tensor in state.items() if _PARTS not in name}
     for name, module in network.named_modules():

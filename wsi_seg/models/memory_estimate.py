@@ -1,4 +1,4 @@
-"""Owns what a network takes in memory, found out before its weights are loaded."""
+"""Owns estimating the memory of a network from the layer outputs of a trial pass."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -9,25 +9,25 @@ from torch import nn
 from wsi_seg.models.network import NetworkSpec, blank_network, size_multiple
 from wsi_seg.models.trial import on_first_side, trial_pass
 
-# Side of the image that goes through the network; a multiple of every reduction.
+# Side of the image for the trial pass; a multiple of the reduction of every encoder.
 TRIAL_PX = 128
 
-# Tensors of the largest layer's size that are alive at once: measured 2 to 5.
-_ALIVE = 6
+# Tensors of the size of the largest output that exist at once; 2 to 5 were measured.
+_LIVE_TENSORS = 6
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Size of a network.
+    """Memory use of a network.
 
     Parameters
     ----------
     parameters
-        Number of its values, buffers included.
+        Number of values of parameters and buffers.
     values_per_px
-        Values alive at once in a forward pass, for each pixel of the image; an upper estimate.
+        Upper estimate of the values that exist at once in a forward pass, per pixel of the image.
     multiple
-        Pixels that the sides of its images are padded to a multiple of.
+        The sides of images are padded to a multiple of this, in pixels.
     """
 
     parameters: int
@@ -35,7 +35,7 @@ class MemoryEstimate:
     multiple: int = 1
 
     def padded(self, side: int) -> int:
-        """Side of what the network gets for a tile, in pixels.
+        """Return the side of the network's input for a tile, in pixels.
 
         Examples
         --------
@@ -47,23 +47,23 @@ class MemoryEstimate:
 
 @lru_cache
 def estimate_memory(spec: NetworkSpec, tile_px: int = TRIAL_PX) -> MemoryEstimate:
-    """Note the shapes of what the layers of a network give for a tile, or a smaller image.
+    """Estimate memory from the layer outputs for a tile, or for a smaller image.
 
-    Not on torch's meta device, where encoders that read numbers off tensors while they are built
-    (mit_b0) cannot be built.
+    This does not use torch's meta device, on which some encoders (mit_b0) cannot be built because
+    they read values of tensors.
 
     Parameters
     ----------
     spec
         The network.
     tile_px
-        Side of its tiles. Where it is small, each pixel takes much more: layers give one pixel at
-        least. Where it is large, it is tried if the network does not take a smaller image.
+        Side of its tiles, in pixels. A small tile needs more memory per pixel, because outputs have
+        at least one pixel. A large tile is only run if the network does not accept a smaller image.
 
     Raises
     ------
     ConfigError
-        If it does not take such tiles.
+        If the network does not accept such tiles.
     """
     with torch.random.fork_rng(devices=[]):
         network = blank_network(spec).eval()
@@ -73,28 +73,28 @@ def estimate_memory(spec: NetworkSpec, tile_px: int = TRIAL_PX) -> MemoryEstimat
         lambda side: measure_network(network, spec.in_channels, side)[0],
         small,
         tile,
-        expected="expected tiles as the model was trained with; leave out --tile",
+        expected="expected the tile of the training; leave out --tile",
     )
 
 
 def measure_network(
     network: nn.Module, in_channels: int, side: int
 ) -> tuple[MemoryEstimate, tuple[int, ...]]:
-    """Run a network once on an image of zeros, and note the shapes of what its layers give.
+    """Run a network once on zeros, and record the sizes of its layer outputs.
 
     Parameters
     ----------
     network
-        In eval mode.
+        Network in eval mode.
     in_channels, side
-        Shape of the image.
+        Channels, and side in pixels, of the image.
 
     Returns
     -------
     MemoryEstimate
-        What it takes.
+        Memory use.
     tuple[int, ...]
-        Shape of what it gives; empty where that is not a tensor.
+        Shape of the output; empty if it is not a tensor.
     """
     outputs: list[int] = []
     kept: list[int] = []
@@ -128,26 +128,26 @@ def measure_network(
 def estimate_of(
     parameters: int, largest: int, side: int, *, kept: int = 0, multiple: int = 1
 ) -> MemoryEstimate:
-    """Estimate from what was seen in a pass.
+    """Compute the estimate from the sizes in a trial pass.
 
     Parameters
     ----------
     parameters
-        Number of the network's values.
+        Number of values of the network.
     largest
-        Values of the largest output of any layer.
+        Number of values of the largest layer output.
     side
-        Of the image.
+        Side of the image, in pixels.
     kept
-        Values that are alive from the encoder to the decoder, where that is known.
+        Number of values kept from the encoder for the decoder, if known.
     multiple
         See `MemoryEstimate`.
     """
-    return MemoryEstimate(parameters, (_ALIVE * largest + kept) / side**2, multiple)
+    return MemoryEstimate(parameters, (_LIVE_TENSORS * largest + kept) / side**2, multiple)
 
 
 def _sizes(output: object) -> list[int]:
-    """Sizes of a module's outputs."""
+    """Return the numbers of values of a module's outputs."""
     if isinstance(output, torch.Tensor):
         return [output.numel()]
     parts = output if isinstance(output, list | tuple) else ()

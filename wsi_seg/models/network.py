@@ -1,4 +1,4 @@
-"""Owns how a network is built from its name: smp architectures, smp and timm encoders, weights."""
+"""Owns building networks: architectures of smp, encoders of smp and timm, initial weights."""
 
 import difflib
 import logging
@@ -16,79 +16,80 @@ from torch.overrides import TorchFunctionMode
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models.foundation import Value
 from wsi_seg.models.full_resolution import add_full_resolution_skip
-from wsi_seg.models.linknet import join_skips
+from wsi_seg.models.linknet import concatenate_skips
 from wsi_seg.models.plain_vit import PlainDPT, VitEncoder
 from wsi_seg.models.pretrained import (
     HUB,
     fill_encoder,
-    hub_statement,
+    hub_config,
     hub_weights,
-    no_weights,
+    missing_weights,
     packaged_weights,
 )
-from wsi_seg.models.tensors import of_network, read_tensors, unwrapped
+from wsi_seg.models.tensors import read_tensors, select_network, strip_prefixes
 
 logger = logging.getLogger(__name__)
 
-# Our Linknet that joins skips as channels; all others are smp's.
+# Linknet with concatenated skip connections.
 _CONCAT = "linknetconcat"
 
-# smp's Unet with a narrow decoder, whose channels are these; a step takes a third of the time.
+# smp's Unet with these decoder channels; a training step takes a third of the time.
 _LEAN = "unetlean"
 _LEAN_CHANNELS = (96, 48, 32, 16, 8)
 
-# smp's DPT, which takes plain vision transformers.
+# DPT for plain vision transformers.
 _DPT = "dpt"
 
-# What is smp's own under another name.
+# smp architectures that the variants are built from.
 _VARIANTS = {_CONCAT: "linknet", _LEAN: "unet"}
 
 ARCHITECTURES = {
     model.__name__: name for name, model in smp.MODEL_ARCHITECTURES_MAPPING.items()
 } | {"LinknetConcat": _CONCAT, "UnetLean": _LEAN}
 
-# Architectures whose decoder can have attention.
-_ATTENTIVE = ("unet", "unetplusplus")
+# Architectures with decoder_attention.
+_ATTENTION = ("unet", "unetplusplus")
 
-# Architectures whose decoder gives as many pixels as the image has.
+# Architectures whose decoder's output has the size of the image.
 _FULL_SIZE = ("unet", "unetplusplus", "linknet", "manet", _CONCAT, _LEAN)
 
-# Prefix of encoders that smp takes from timm by their timm name.
+# Prefix in smp of encoders from timm.
 _TIMM = "tu-"
 
-# Prefix that smp gave its own copies of timm's encoders, before it took them from timm.
+# Prefix in older releases of smp, which had its own copies of timm's encoders.
 _OLD_SMP = "timm-"
 
-# Arguments of timm's encoders that are layers, which a recipe can only name.
+# Layer classes for timm's mlp_layer argument, by name.
 _LAYERS = {name: getattr(timm.layers, name) for name in ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")}
 
-# Channel statistics of ImageNet, which networks without a statement of their own are fed with.
+# Channel statistics of ImageNet: the default normalisation.
 _IMAGENET_MEAN = (0.485, 0.456, 0.406)
 _IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkSpec:
-    """Everything that decides the layers of a network.
+    """Everything that determines the layers of a network.
 
     Parameters
     ----------
     architecture
-        Name of an smp model in any case, for example ``Unet``, ``Linknet``, ``UnetPlusPlus``,
-        ``FPN``, ``PAN`` or ``DeepLabV3Plus``; or ``UnetLean``, a Unet with a narrow decoder, or
-        ``LinknetConcat``, which joins skips as channels.
+        Name of an smp model, case-insensitive, for example ``Unet``, ``Linknet``,
+        ``UnetPlusPlus``, ``FPN``, ``PAN`` or ``DeepLabV3Plus``; or ``UnetLean``, a Unet with a
+        narrow decoder, or ``LinknetConcat``, which concatenates its skip connections.
     encoder
-        Name of an smp encoder (``efficientnet-b0``), or of a timm model after ``tu-``.
+        Name of an smp encoder (``efficientnet-b0``), or of a timm model with the prefix ``tu-``.
     in_channels
         Channels of the image.
     classes
-        Channels of the output, see `ClassTable.outputs`.
+        Channels of the output; see `ClassTable.outputs`.
     decoder_attention
-        ``scse`` lets the decoder weigh its channels and places (Unet and UnetPlusPlus).
+        ``scse`` adds channel and spatial attention to the decoder (Unet and UnetPlusPlus).
     full_resolution_skip
-        Channels of a skip at full resolution, which smp's networks lack; 0 adds none.
+        Channels of a skip connection at full resolution, which smp's networks lack; 0 adds none.
     encoder_args
-        What timm is given with the encoder's name, such as ``("dynamic_img_size", True)``; sorted.
+        Sorted keyword arguments for timm's ``create_model``, such as
+        ``("dynamic_img_size", True)``.
     """
 
     architecture: str
@@ -102,7 +103,7 @@ class NetworkSpec:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Channel means and deviations of ``image / 255`` that a network expects to be removed."""
+    """Mean and standard deviation of ``image / 255`` per channel that a network expects."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -111,26 +112,26 @@ class Normalisation:
 def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn.Module:
     """Build a network that maps normalised images to logits.
 
-    Input is ``(B, in_channels, H, W)`` float with sides that `size_multiple` divides, output
-    ``(B, classes, H, W)`` float logits; see `models.activation`.
+    The input is ``(B, in_channels, H, W)`` float32 with sides that are multiples of
+    `size_multiple`; the output is ``(B, classes, H, W)`` float32 logits; see `models.activation`.
 
     Parameters
     ----------
     spec
-        What to build.
+        Specification of the network.
     weights
-        None for random weights (drawn from torch's global generator); ``imagenet``, or another
-        name of weights that an installed package has, or smp or timm publishes, for the encoder;
-        ``hf-hub:OWNER/NAME``; or a local file (``.safetensors``, or of ``torch.save``) that holds
-        the encoder as smp, timm, torchvision or the original EfficientNet names it, or a whole
-        network.
+        None for random weights (from torch's global generator); ``imagenet`` or another name of
+        encoder weights in an installed package or published by smp or timm;
+        ``hf-hub:OWNER/NAME``; or a local file (``.safetensors``, or from ``torch.save``) with the
+        weights of a whole network, or of an encoder with the names of smp, timm, torchvision or the
+        original EfficientNet.
 
     Raises
     ------
     ConfigError
-        If architecture or encoder do not exist, or do not fit each other.
+        If the architecture or encoder does not exist, or they are incompatible.
     CheckpointError
-        If the weights cannot be had. Random weights never take their place.
+        If the weights cannot be loaded. There is no fallback to random weights.
     """
     _require_names(spec)
     if weights is None:
@@ -142,28 +143,28 @@ def build_network(spec: NetworkSpec, *, weights: str | Path | None = None) -> nn
     if weights.startswith(HUB):
         return _start(spec, hub_weights(weights, spec.encoder), source=weights)
     try:
-        # timm's published weights are part of the encoder's name; smp wants True for them.
+        # timm selects weights by the encoder's name; smp expects True for them.
         return _create(spec, True if spec.encoder.startswith(_TIMM) else weights)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise no_weights(spec.encoder, weights, _first_line(error)) from error
+        raise missing_weights(spec.encoder, weights, _first_line(error)) from error
 
 
 def blank_network(spec: NetworkSpec) -> nn.Module:
-    """Build a network whose weights are not drawn, because they are loaded next; on the CPU.
+    """Build a network on the CPU without random initialisation, for weights to be loaded.
 
     Raises
     ------
     ConfigError
         See `build_network`.
     """
-    with _NoDraws():
+    with _SkipInit():
         return build_network(spec)
 
 
-class _NoDraws(TorchFunctionMode):
-    """Leaves weights as they are where they would be drawn at random."""
+class _SkipInit(TorchFunctionMode):
+    """Skips random initialisation of weights."""
 
-    _DRAWS = (
+    _INITS = (
         nn.init.kaiming_uniform_, nn.init.normal_, nn.init.uniform_,
         torch.Tensor.normal_, torch.Tensor.uniform_,
     )  # fmt: skip
@@ -176,13 +177,13 @@ class _NoDraws(TorchFunctionMode):
         kwargs: dict[str, object] | None = None,
     ) -> object:
         given = kwargs or {}
-        if func in self._DRAWS:
+        if func in self._INITS:
             return args[0] if args else given["tensor"]
         return func(*args, **given)
 
 
 def size_multiple(network: nn.Module) -> int:
-    """Return the number of pixels that must divide height and width of the network's input."""
+    """Return the number of which height and width of the network's input must be multiples."""
     if not getattr(network, "requires_divisible_input_shape", False):
         return 1
     encoder = network.get_submodule("encoder")
@@ -190,15 +191,15 @@ def size_multiple(network: nn.Module) -> int:
 
 
 def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> Normalisation:
-    """Normalisation that the published weights of an encoder were trained with.
+    """Return the normalisation with which the published weights of an encoder were trained.
 
-    Without weights, or for a local file of an smp encoder, it is ImageNet's; for a model of the
-    hub its own statement, if it makes one.
+    It is that of ImageNet without weights or for a local file of an smp encoder; a model on the Hub
+    may have its own.
 
     Raises
     ------
     CheckpointError
-        If the encoder wants anything but RGB scaled to 0..1, or its statement cannot be fetched.
+        If the encoder expects anything but RGB in 0..1, or its config cannot be downloaded.
     """
     timm_encoder = spec.encoder.startswith(_TIMM)
     if spec.in_channels != 3:
@@ -206,42 +207,42 @@ def published_normalisation(spec: NetworkSpec, weights: str | Path | None) -> No
     if weights is None or (isinstance(weights, Path) and not timm_encoder):
         return Normalisation(_IMAGENET_MEAN, _IMAGENET_STD)
     try:
-        stated = _statement(spec.encoder, str(weights))
+        config = _preprocessing(spec.encoder, str(weights))
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"got no normalisation for weights {str(weights)!r} of encoder {spec.encoder!r} "
             f"({_first_line(error)}); connect to the network once, or name a local file"
         ) from error
-    if stated["input_space"] != "RGB" or list(stated["input_range"]) != [0, 1]:
+    if config["input_space"] != "RGB" or list(config["input_range"]) != [0, 1]:
         raise CheckpointError(
-            f"weights {str(weights)!r} of encoder {spec.encoder!r} want {stated['input_space']} "
-            f"in the range {stated['input_range']}; expected RGB in 0..1; choose another encoder"
+            f"weights {str(weights)!r} of encoder {spec.encoder!r} need {config['input_space']} "
+            f"in the range {config['input_range']}; expected RGB in 0..1; use another encoder"
         )
-    return Normalisation(tuple(stated["mean"]), tuple(stated["std"]))
+    return Normalisation(tuple(config["mean"]), tuple(config["std"]))
 
 
 def published_size(spec: NetworkSpec) -> int | None:
-    """Side of the images that a timm encoder was published for, in pixels; None where unknown."""
+    """Return the image side for which a timm encoder was published, in pixels; None if unknown."""
     found = timm.get_pretrained_cfg(spec.encoder.removeprefix(_TIMM))
     return None if found is None else int(found.input_size[-1])
 
 
-def _statement(encoder: str, weights: str) -> dict[str, Any]:
-    """Input that weights were trained with: ``mean``, ``std``, ``input_space``, ``input_range``."""
+def _preprocessing(encoder: str, weights: str) -> dict[str, Any]:
+    """Return ``mean``, ``std``, ``input_space`` and ``input_range`` of published weights."""
     if not weights.startswith(HUB):
         published: dict[str, Any] = smp.encoders.get_preprocessing_params(encoder, weights)
         return published
-    usual = {
+    defaults = {
         "input_space": "RGB",
         "input_range": [0, 1],
         "mean": _IMAGENET_MEAN,
         "std": _IMAGENET_STD,
     }
-    return usual | hub_statement(weights)
+    return defaults | hub_config(weights)
 
 
 def current_encoder(name: str) -> str:
-    """Today's name of an encoder that smp or timm renamed, with a warning; else the same name."""
+    """Return the current name of an encoder, with a warning if smp or timm renamed it."""
     if name.startswith(_OLD_SMP):
         bare = name.removeprefix(_OLD_SMP).replace("efficientnet-", "tf_efficientnet_")
         now = _TIMM + ("tf_" + bare if bare.startswith("mobilenetv3") else bare)
@@ -249,26 +250,25 @@ def current_encoder(name: str) -> str:
         renamed = timm.models.get_deprecated_models().get(name.removeprefix(_TIMM))
         now = _TIMM + renamed if name.startswith(_TIMM) and renamed else name
     if now != name:
-        logger.warning("encoder %s is called %s now; write that in the recipe", name, now)
+        logger.warning("encoder %s was renamed to %s; use the new name in the recipe", name, now)
     return now
 
 
 def _require_names(spec: NetworkSpec) -> None:
     _require_known("architecture", spec.architecture.lower(), list(ARCHITECTURES.values()))
-    if spec.decoder_attention is not None and spec.architecture.lower() not in _ATTENTIVE:
+    if spec.decoder_attention is not None and spec.architecture.lower() not in _ATTENTION:
         raise ConfigError(
-            f"{spec.architecture} takes no decoder_attention; expected one of "
-            f"{', '.join(_ATTENTIVE)}, or leave it out"
+            f"{spec.architecture} takes no decoder_attention; leave it out, or use one of "
+            f"{', '.join(_ATTENTION)}"
         )
     if spec.full_resolution_skip and spec.architecture.lower() not in _FULL_SIZE:
         raise ConfigError(
             f"{spec.architecture} decodes at reduced resolution and takes no "
-            f"full_resolution_skip; set it to 0, or take one of {', '.join(_FULL_SIZE)}"
+            f"full_resolution_skip; set it to 0, or use one of {', '.join(_FULL_SIZE)}"
         )
     if spec.encoder_args and not spec.encoder.startswith(_TIMM):
         raise ConfigError(
-            f"got encoder_args for {spec.encoder}; expected an encoder of timm ({_TIMM}...), which "
-            "alone take any"
+            f"got encoder_args for {spec.encoder}; only timm encoders ({_TIMM}...) take them"
         )
     if spec.encoder.startswith(_TIMM):
         if not timm.is_model(spec.encoder.removeprefix(_TIMM)):
@@ -289,33 +289,33 @@ def _require_known(what: str, name: str, known: list[str]) -> None:
 def _create(spec: NetworkSpec, encoder_weights: str | bool | None = None) -> nn.Module:
     architecture = spec.architecture.lower()
     try:
-        network = _of_names(spec, architecture, encoder_weights)
+        network = _create_smp(spec, architecture, encoder_weights)
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
         if encoder_weights is not None:
-            raise  # the weights may be at fault, which the caller can tell
+            raise  # the caller reports failures of the weights
         raise ConfigError(
-            f"encoder {spec.encoder!r} does not fit architecture {spec.architecture!r}: "
-            f"{_first_line(error)}; choose another encoder, other encoder_args, or architecture "
+            f"encoder {spec.encoder!r} is incompatible with architecture {spec.architecture!r}: "
+            f"{_first_line(error)}; use another encoder, other encoder_args, or architecture "
             "DPT for a plain vision transformer"
         ) from error
     if architecture == _CONCAT:
-        join_skips(network)
+        concatenate_skips(network)
     if spec.full_resolution_skip:
         add_full_resolution_skip(network, image=spec.in_channels, skip=spec.full_resolution_skip)
     return network
 
 
-def _of_names(
+def _create_smp(
     spec: NetworkSpec, architecture: str, encoder_weights: str | bool | None
 ) -> nn.Module:
-    """Network of smp, as it is."""
+    """Build a network of smp, before the modifications of `_create`."""
     arguments: dict[str, Any] = {
         name: _LAYERS.get(str(value), value) if name == "mlp_layer" else value
         for name, value in spec.encoder_args
     }
     if architecture == _DPT:
         if not spec.encoder.startswith(_TIMM):
-            raise ValueError("DPT takes encoders of timm (tu-...)")
+            raise ValueError("DPT takes timm encoders (tu-...)")
         name, pretrained = spec.encoder.removeprefix(_TIMM), encoder_weights is not None
         encoder = VitEncoder(name, spec.in_channels, arguments, pretrained=pretrained)
         return PlainDPT(encoder, spec.classes)
@@ -335,11 +335,11 @@ def _of_names(
 
 
 def _start(spec: NetworkSpec, tensors: dict[str, torch.Tensor], *, source: str) -> nn.Module:
-    """Network that starts from tensors: of a whole network, or of an encoder."""
+    """Build a network initialised with the tensors of a whole network or of an encoder."""
     network = _create(spec)
-    whole = of_network(tensors, network.state_dict().keys(), source=source)
+    whole = select_network(tensors, network.state_dict().keys(), source=source)
     if whole is None:
-        whole = unwrapped(tensors)
+        whole = strip_prefixes(tensors)
         if not any(name.startswith("decoder.") for name in whole):
             fill_encoder(network.get_submodule("encoder"), tensors, source=source)
             return network
@@ -347,13 +347,13 @@ def _start(spec: NetworkSpec, tensors: dict[str, torch.Tensor], *, source: str) 
         return _fill_network(network, whole)
     except RuntimeError as error:
         raise CheckpointError(
-            f"weights {source} do not fit {spec.architecture} with encoder {spec.encoder}: "
+            f"weights {source} do not match {spec.architecture} with encoder {spec.encoder}: "
             f"{_first_line(error)}"
         ) from error
 
 
 def _fill_network(network: nn.Module, tensors: dict[str, torch.Tensor]) -> nn.Module:
-    """Load a whole network; only the last layer may differ, because classes may."""
+    """Load a whole network; the last layer stays random if the number of classes differs."""
     head = {n: t for n, t in network.state_dict().items() if n.startswith("segmentation_head.")}
     if any(name in tensors and tensors[name].shape != head[name].shape for name in head):
         tensors = tensors | head

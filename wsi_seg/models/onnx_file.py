@@ -1,4 +1,4 @@
-"""Owns networks in ONNX files, which onnxruntime runs; nothing else imports it."""
+"""Owns networks in ONNX files. No other module imports onnxruntime."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _CUDA = "CUDAExecutionProvider"
 
-# Names that ONNX has for types of torch.
+# Torch dtypes by their ONNX names.
 _DTYPES = {
     "tensor(float)": torch.float32,
     "tensor(float16)": torch.float16,
@@ -48,13 +48,13 @@ def onnx_session(
     if device.type == "cuda" and _CUDA not in onnxruntime.get_available_providers():
         raise ConfigError(
             f"{path} cannot run on {device}: the installed onnxruntime has no CUDA provider; "
-            "install onnxruntime-gpu in its place, or choose --device cpu"
+            "install onnxruntime-gpu instead, or use --device cpu"
         )
     options = onnxruntime.SessionOptions()
-    # Threads that wait must not spin: the cores are wanted by readers and writers.
+    # Waiting threads must not spin, because readers and writers need the cores.
     options.intra_op_num_threads, options.inter_op_num_threads = available_cores(), 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3  # errors, which are raised as well
+    options.log_severity_level = 3  # errors only
     if profile is not None:
         options.enable_profiling = True
         options.profile_file_prefix = str(profile / "profile")
@@ -62,29 +62,29 @@ def onnx_session(
     providers = [on_cuda] if device.type == "cuda" else ["CPUExecutionProvider"]
     try:
         session: InferenceSession = onnxruntime.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # fifteen classes without another base, in a private module
-        # Names of its own source come first, what is wrong with the file last.
+    except Exception as error:  # onnxruntime's exceptions have no other common base class
+        # The message starts with source locations and ends with the reason.
         reason = " ".join(str(error).split())[-300:]
         raise CheckpointError(f"cannot read ONNX file {path}: {reason}") from error
     return session
 
 
 class OnnxNetwork(FileNetwork):
-    """A network of an ONNX file.
+    """A network from an ONNX file.
 
     Parameters
     ----------
     path
-        The file; weights of a large one are in files next to it.
+        Path of the file; large networks have their weights in files next to it.
     device
-        Where it computes.
+        Device on which to run the network.
     profile
-        Folder for a profile of its passes; None makes no profile.
+        Folder for a profile of the run; None disables profiling.
 
     Raises
     ------
     CheckpointError
-        If onnxruntime cannot read the file, or it does not take one image.
+        If onnxruntime cannot read the file, or the network does not take one image.
     ConfigError
         If onnxruntime has no provider for the device.
     MissingLibraryError
@@ -97,18 +97,18 @@ class OnnxNetwork(FileNetwork):
         self.device = device
         data = path.with_name(path.name + ".data")
         sizes = [file.stat().st_size for file in (path, data) if file.is_file()]
-        self.parameters_count = sum(sizes) // 4  # at most: bytes by those of a float
+        self.parameters_count = sum(sizes) // 4  # upper bound: file size in float32 values
 
     @property
-    def stated(self) -> str | None:
-        """Card in the file's own metadata, as JSON; None without one."""
+    def embedded_card(self) -> str | None:
+        """Card in the metadata of the file, as JSON; None if there is none."""
         found = self._session.get_modelmeta().custom_metadata_map.get("wsi_seg")
         return None if found is None else str(found)
 
     def run(self, images: torch.Tensor) -> object:
-        """Run one batch where it is; see `FileNetwork.run`."""
+        """Run one batch without copying it to another device; see `FileNetwork.run`."""
         binding = self._session.io_binding()
-        if self.device.type == "cuda":  # onnxruntime computes on a stream of its own
+        if self.device.type == "cuda":  # onnxruntime uses its own stream
             torch.cuda.current_stream(self.device).synchronize()
         place = (self.device.type, self.device.index or 0)
         numpy_type = torch.empty(0, dtype=images.dtype).numpy().dtype
@@ -120,7 +120,7 @@ class OnnxNetwork(FileNetwork):
         return [from_dlpack(found) for found in binding.get_outputs()]
 
     def largest_values(self, images: torch.Tensor) -> int:
-        """Run once with a profile; return the values of the largest output of any layer."""
+        """Run once with profiling, and return the number of values of the largest layer output."""
         self.forward(images)
         file = Path(self._session.end_profiling())
         events = json.loads(file.read_text(encoding="utf-8"))
@@ -129,7 +129,7 @@ class OnnxNetwork(FileNetwork):
 
 
 def measure_onnx(path: Path, images: torch.Tensor) -> int:
-    """Values of the largest output of any layer, for images ``(B, C, H, W)``; on the CPU."""
+    """Measure the number of values of the largest layer output for images ``(B, C, H, W)``."""
     with TemporaryDirectory() as folder:
         network = OnnxNetwork(path, torch.device("cpu"), profile=Path(folder))
         return network.largest_values(images)

@@ -1,6 +1,6 @@
-"""Owns DPT on plain vision transformers: smp's, for any arguments of timm and patches of any size.
+"""Owns DPT on plain vision transformers, for any timm arguments and patch size.
 
-Its layers and their names are those of smp's DPT.
+Layers and their names are those of smp's DPT.
 """
 
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder, DPTSegm
 from segmentation_models_pytorch.encoders.timm_vit import TimmViTEncoder
 from torch import nn
 
-# Side of the patches that smp's decoder suits; of others it rounds its factors.
+# Patch size for which smp's decoder is designed; for others it rounds its scale factors.
 _PATCH_PX = 16
 
-# Depths of the encoder that the decoder takes, and its channels at each; smp's defaults.
+# Channels of the decoder at each depth of the encoder; smp's defaults.
 _CHANNELS = (256, 512, 1024, 1024)
 _FUSED = 256
 
 
 class VitEncoder(TimmViTEncoder):
-    """A transformer of timm whose arguments are timm's own, ``depth`` among them."""
+    """A timm transformer that accepts all of timm's arguments, including ``depth``."""
 
     def __init__(
         self, name: str, in_channels: int, arguments: Mapping[str, Any], *, pretrained: bool
@@ -33,7 +33,7 @@ class VitEncoder(TimmViTEncoder):
             name, in_chans=in_channels, pretrained=pretrained, **arguments
         )
         if not hasattr(model, "forward_intermediates"):
-            raise ValueError(f"{name} gives no features of inner blocks")
+            raise ValueError(f"{name} has no forward_intermediates")
         self.model = model
         info = model.feature_info
         count = len(_CHANNELS)
@@ -48,25 +48,25 @@ class VitEncoder(TimmViTEncoder):
 
 
 class PlainDPT(smp.DPT):
-    """A DPT whose decoder works as if patches had 16 pixels, and whose head undoes that.
+    """A DPT whose decoder treats patches as 16 pixels wide, which the head corrects.
 
-    So the encoder sees images at their own resolution, whatever its patches are.
+    The encoder therefore sees images at their own resolution, whatever its patch size.
     """
 
     def __init__(self, encoder: VitEncoder, classes: int) -> None:
         SegmentationModel.__init__(self)
         patch = int(encoder.output_stride)
-        suits = patch & (patch - 1) == 0  # a power of two
+        supported = patch & (patch - 1) == 0  # a power of two
         self.encoder = encoder
         self.decoder = DPTDecoder(
             encoder_out_channels=encoder.out_channels,
-            encoder_output_strides=[patch if suits else _PATCH_PX] * len(_CHANNELS),
+            encoder_output_strides=[patch if supported else _PATCH_PX] * len(_CHANNELS),
             encoder_has_prefix_tokens=encoder.has_prefix_tokens,
             readout="cat" if encoder.has_prefix_tokens else "ignore",
             intermediate_channels=_CHANNELS,
             fusion_channels=_FUSED,
         )
-        upsampling = 2.0 if suits else 2 * patch / _PATCH_PX
+        upsampling = 2.0 if supported else 2 * patch / _PATCH_PX
         self.segmentation_head = DPTSegmentationHead(_FUSED, classes, upsampling=upsampling)
         self.classification_head = None
         self.name = f"dpt-{encoder.name}"

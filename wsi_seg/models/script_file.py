@@ -1,4 +1,4 @@
-"""Owns networks in TorchScript files, whose reading can run code, so they need the user's trust."""
+"""Owns networks in TorchScript files, which can execute code and are loaded only if trusted."""
 
 import warnings
 from pathlib import Path
@@ -11,19 +11,19 @@ from wsi_seg.models.file_network import FileNetwork, ImageForm
 
 
 class ScriptNetwork(FileNetwork):
-    """A network of a TorchScript file.
+    """A network from a TorchScript file.
 
     Parameters
     ----------
     path
-        The file.
+        Path of the file.
     device
-        Where it computes.
+        Device on which to run the network.
 
     Raises
     ------
     CheckpointError
-        If it is not TorchScript.
+        If the file is not TorchScript.
     """
 
     def __init__(self, path: Path, device: torch.device) -> None:
@@ -35,10 +35,10 @@ class ScriptNetwork(FileNetwork):
         except (OSError, RuntimeError, ValueError) as error:
             reason = " ".join(str(error).split())[:300]
             raise CheckpointError(
-                f"cannot read {path} ({reason}); expected TorchScript, or for weights alone: "
-                "wsi-seg import-weights"
+                f"cannot read {path} ({reason}); expected TorchScript; convert plain weights with "
+                "`wsi-seg import-weights`"
             ) from error
-        self._module = (module.eval(),)  # a tuple, see `ExportedNetwork`
+        self._module = (module.eval(),)  # in a tuple, as in `ExportedNetwork`
         values = [*module.parameters(), *module.buffers()]
         self.parameters_count = sum(value.numel() for value in values)
 

@@ -1,4 +1,4 @@
-"""Owns reading named tensors from files, safetensors or torch's own, without ever running code."""
+"""Owns reading named tensors from safetensors and torch.save files, without executing code."""
 
 import warnings
 from collections import Counter
@@ -12,32 +12,32 @@ from safetensors.torch import load
 
 from wsi_seg.errors import CheckpointError
 
-# Keys under which training programs keep the weights among other things.
+# Keys under which training frameworks save the weights among other values.
 _NESTS = ("state_dict.", "model_state_dict.", "model_state.", "weights.", "model.", "net.")
 
-# What wrappers put before every name.
+# Prefixes that module wrappers add to every name.
 _WRAPPERS = ("module.", "model.", "network.", "net.", "_orig_mod.")
 
-# Counters of BatchNorm, which old files lack.
+# Buffer of BatchNorm that old files lack.
 COUNTER = "num_batches_tracked"
 
-# Names within names that are looked into, and groups of names that errors list.
-_DEEPEST, _SHOWN = 64, 6
+# Maximum nesting depth, and number of name groups in error messages.
+_MAX_DEPTH, _SHOWN = 64, 6
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a file, by their names; those of inner mappings have its key before them.
+    """Read all tensors of a file; names in nested mappings are joined by dots.
 
     Parameters
     ----------
     path
-        ``.safetensors``, or anything else for a file of ``torch.save`` that holds tensors and
-        plain values alone.
+        ``.safetensors``, or with any other suffix a ``torch.save`` file of tensors and plain
+        values only.
 
     Raises
     ------
     CheckpointError
-        If the file cannot be read, could run code, or holds no named tensors.
+        If the file cannot be read, could execute code, or has no named tensors.
     """
     if path.suffix == ".safetensors":
         try:
@@ -50,24 +50,25 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def of_network(
+def select_network(
     tensors: Mapping[str, torch.Tensor], names: Collection[str], *, source: str
 ) -> dict[str, torch.Tensor] | None:
-    """Tensors of one network among others, whatever wrappers and nests put before their names.
+    """Select the tensors of one network among others, whatever prefix their names have.
 
     Parameters
     ----------
     tensors
         See `read_tensors`.
     names
-        What the network's tensors are called.
+        Names of the network's tensors.
     source
-        Where they come from; named in errors.
+        Name of the file, for errors.
 
     Returns
     -------
     dict[str, torch.Tensor] or None
-        By these names; None where some are missing. Counters of BatchNorm may be.
+        Tensors by these names; None if some are missing, other than BatchNorm's
+        ``num_batches_tracked``.
 
     Raises
     ------
@@ -77,7 +78,7 @@ def of_network(
     Examples
     --------
     >>> found = {"state_dict.model.conv.weight": torch.ones(1), "state_dict.loss": torch.ones(1)}
-    >>> of_network(found, ["conv.weight"], source="a.ckpt")
+    >>> select_network(found, ["conv.weight"], source="a.ckpt")
     {'conv.weight': tensor([1.])}
     """
     needed = [name for name in names if not name.endswith(COUNTER)]
@@ -89,8 +90,8 @@ def of_network(
     ]
     if len(starts) > 1:
         raise CheckpointError(
-            f"{source} holds such a network more than once: {', '.join(map(repr, starts))} are "
-            "before the names of its tensors; save the one that is wanted alone, with "
+            f"{source} holds the network more than once, with the prefixes "
+            f"{', '.join(map(repr, starts))}; save only one, with "
             "torch.save(model.state_dict(), PATH)"
         )
     if not starts:
@@ -98,8 +99,8 @@ def of_network(
     return {name: tensors[starts[0] + name] for name in names if starts[0] + name in tensors}
 
 
-def unwrapped(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Tensors under the key that programs keep weights under, without what is before all names."""
+def strip_prefixes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Keep the tensors under a state-dict key, if any, and strip prefixes common to all names."""
     for key in _NESTS:
         inner = {n.removeprefix(key): t for n, t in tensors.items() if n.startswith(key)}
         tensors = inner or tensors
@@ -109,36 +110,36 @@ def unwrapped(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def describe_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Say what a file holds: how many tensors begin with each of the first names."""
+    """Summarise the tensors of a file: the most frequent name prefixes with their counts."""
     groups = Counter(".".join(name.split(".")[:2]) if "." in name else name for name in tensors)
     shown = [f"{name} ({count} tensors)" for name, count in groups.most_common(_SHOWN)]
     return ", ".join([*shown, "..."] if len(groups) > _SHOWN else shown)
 
 
 def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    """All tensors of a safetensors file, by name.
+    """Read all tensors of a safetensors file, by name.
 
     Raises
     ------
     OSError, SafetensorError
         If the file cannot be read or is damaged.
     """
-    # Not `load_file`: what it maps and names (safetensors 0.8) it never frees, 60 bytes a tensor.
+    # Not `load_file`, which leaks 60 bytes per tensor (safetensors 0.8).
     return load(path.read_bytes())
 
 
 def _torch_content(path: Path) -> object:
     try:
         with warnings.catch_warnings():
-            # It warns of protocols that it may not read; if so, it says that as an error, too.
+            # torch warns about unsupported protocols, and raises if it fails.
             warnings.simplefilter("ignore")
             content: object = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"there is no file {path}") from error
     except UnpicklingError as error:
         raise CheckpointError(
-            f"{path} holds more than tensors and plain values, so opening it could run code; "
-            "where it was made, save the weights alone: torch.save(model.state_dict(), PATH)"
+            f"{path} holds more than tensors and plain values, so loading it could run code; "
+            "save only the weights, with torch.save(model.state_dict(), PATH)"
         ) from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
         raise CheckpointError(
@@ -149,14 +150,14 @@ def _torch_content(path: Path) -> object:
 
 
 def _named(content: object, before: str, seen: set[int]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors of mappings and lists within each other, named by the way to them."""
+    """Yield the tensors of nested mappings and lists, named by their dotted path."""
     if isinstance(content, torch.Tensor) and before:
         yield before, content
     elif isinstance(content, Mapping | list | tuple) and id(content) not in seen:
-        # Each once: a file may say that a mapping is in itself, or in ten that are in ten others.
+        # Visit each object once: containers may be recursive, or shared exponentially often.
         seen.add(id(content))
         items = content.items() if isinstance(content, Mapping) else enumerate(content)
-        if before.count(".") < _DEEPEST:
+        if before.count(".") < _MAX_DEPTH:
             for key, value in items:
                 yield from _named(value, f"{before}.{key}" if before else str(key), seen)
 

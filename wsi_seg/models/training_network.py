@@ -1,6 +1,6 @@
-"""Owns what a network has only while it learns: dropout, a class head, outputs at several depths.
+"""Owns the training-only parts of a network: dropout, classification head, deep supervision.
 
-None of it is saved with the network, so a checkpoint stays what inference needs and no more.
+They are not saved, so a checkpoint contains only what inference needs.
 """
 
 from collections.abc import Iterator
@@ -20,17 +20,17 @@ Pooling = Literal["avg", "max", "gem"]
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderLearning:
-    """What of an encoder learns.
+class EncoderTraining:
+    """Which parts of an encoder are trained.
 
     Parameters
     ----------
     kind
-        Weights: ``full``: all; ``frozen``: none; ``lora``: products of low rank, see `lora`.
+        Trainable weights: ``full``: all; ``frozen``: none; ``lora``: low-rank adapters; see `lora`.
     rank
-        Of these products.
+        Rank of the adapters.
     keep_norm
-        Whether BatchNorm goes by the statistics it came with, not by the batch's.
+        Whether BatchNorm uses the running statistics of the initial weights instead of the batch's.
     """
 
     kind: Literal["full", "frozen", "lora"] = "full"
@@ -40,16 +40,16 @@ class EncoderLearning:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Outputs:
-    """What one forward pass gives.
+    """Outputs of one forward pass.
 
     Parameters
     ----------
     logits
-        ``(B, C, H, W)``.
+        ``(B, K, H, W)``; see `ClassTable.outputs`.
     class_logits
-        ``(B, C)`` logits of the class head; None without one.
+        Logits of the classification head, ``(B, C)``; None without a head.
     auxiliary
-        Logits of inner depths of the decoder, enlarged to ``(B, C, H, W)``.
+        Logits at inner depths of the decoder, upsampled to ``(B, K, H, W)``.
     """
 
     logits: torch.Tensor
@@ -58,9 +58,10 @@ class Outputs:
 
 
 class GeneralisedMean(nn.Module):
-    """Mean of powers over y and x, with a power that is learned (Radenovic et al., 2018).
+    """Generalised-mean pooling with a trainable power (Radenovic et al., 2018).
 
-    Power 1 is the mean, a high one nears the maximum. ``(B, C, H, W)`` to ``(B, C, 1, 1)``.
+    Power 1 is the mean; higher powers approach the maximum. Maps ``(B, C, H, W)`` to
+    ``(B, C, 1, 1)``.
     """
 
     def __init__(self, power: float = 3.0, floor: float = 1e-6) -> None:
@@ -69,39 +70,39 @@ class GeneralisedMean(nn.Module):
         self._floor = floor
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Pool; in float32, because powers leave the range of half precision."""
+        """Pool in float32, because powers overflow in half precision."""
         powers = x.float().clamp(min=self._floor) ** self.power
         return powers.mean((2, 3), keepdim=True) ** (1 / self.power)
 
 
 def class_head(channels: int, classes: int, pooling: Pooling, dropout: float) -> nn.Module:
-    """Head that predicts from the deepest features whether each class is in the patch."""
+    """Build a head that predicts from the deepest features whether each class is in the patch."""
     pools = {"avg": nn.AdaptiveAvgPool2d(1), "max": nn.AdaptiveMaxPool2d(1)}
     pool = pools[pooling] if pooling in pools else GeneralisedMean()
     return nn.Sequential(pool, nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, classes))
 
 
 class TrainingNetwork(nn.Module):
-    """A network and what helps it learn.
+    """A network with its training-only parts.
 
     Parameters
     ----------
     network
-        Built by `build_network`; this is what is saved.
+        Network built by `build_network`; only this is saved.
     classes
         Number of classes.
     outputs
-        Channels of its output; None has one for each class.
+        Channels of its output; None is one per class.
     head
-        Pooling of the class head; None has none.
+        Pooling of the classification head; None adds no head.
     dropout
-        Share of the decoder's channels that is left out of each patch before the last layer.
+        Probability of dropping each of the decoder's channels before the last layer.
     auxiliary
-        Whether inner depths of the decoder get outputs of their own (deep supervision).
+        Whether inner depths of the decoder have their own outputs (deep supervision).
     patch_px
-        Side of an image that the network takes; inner depths are measured with it.
-    encoder_learning
-        What of the encoder learns. Where not all weights do, it stays in eval mode.
+        Side in pixels of an image that the network accepts, for measuring the inner depths.
+    encoder_training
+        Which parts of the encoder are trained. Unless all weights are, it stays in eval mode.
 
     Raises
     ------
@@ -120,11 +121,11 @@ class TrainingNetwork(nn.Module):
         dropout: float = 0.0,
         auxiliary: bool = False,
         patch_px: int = 64,
-        encoder_learning: EncoderLearning = EncoderLearning(),
+        encoder_training: EncoderTraining = EncoderTraining(),
     ) -> None:
         super().__init__()
         self.network = network
-        self._learning = encoder_learning
+        self._encoder_training = encoder_training
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
@@ -134,20 +135,20 @@ class TrainingNetwork(nn.Module):
         if auxiliary:
             self._add_auxiliary(outputs or classes, patch_px)
         encoder = network.get_submodule("encoder")
-        if encoder_learning.kind == "frozen":
+        if encoder_training.kind == "frozen":
             encoder.requires_grad_(requires_grad=False)
-        if encoder_learning.kind == "lora" and not add_low_rank(encoder, encoder_learning.rank):
+        if encoder_training.kind == "lora" and not add_low_rank(encoder, encoder_training.rank):
             raise ConfigError(
                 "got encoder_training lora for an encoder without linear layers; expected a "
-                "transformer; take full or frozen"
+                "transformer; use full or frozen"
             )
         self.train(self.training)
 
     def forward(self, x: torch.Tensor) -> Outputs:
-        """Predict ``(B, in_channels, H, W)`` normalised images at every output."""
+        """Run the network on normalised images ``(B, in_channels, H, W)``."""
         encoder, decoder = (self.network.get_submodule(n) for n in ("encoder", "decoder"))
         features = encoder(x)
-        with self._inner_depths(wanted=len(self.auxiliary) > 0) as inner:
+        with self._inner_depths(enabled=len(self.auxiliary) > 0) as inner:
             if isinstance(self.network, smp.DPT):
                 features, prefix = features
                 decoded = decoder(features, prefix)
@@ -163,11 +164,11 @@ class TrainingNetwork(nn.Module):
         return Outputs(logits, class_logits, auxiliary)
 
     def train(self, mode: bool = True) -> Self:
-        """Learn, or predict; BatchNorm of the encoder may rest in either."""
+        """Set the mode, keeping the encoder or its BatchNorm in eval mode where required."""
         super().train(mode)
-        if self._learning.kind != "full":
+        if self._encoder_training.kind != "full":
             self.network.get_submodule("encoder").eval()
-        if self._learning.keep_norm:
+        if self._encoder_training.keep_norm:
             for module in self.network.get_submodule("encoder").modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
@@ -176,7 +177,7 @@ class TrainingNetwork(nn.Module):
     def freeze_encoder(self, frozen: bool) -> None:
         """Freeze or unfreeze the encoder.
 
-        A frozen encoder is in eval mode, so BatchNorm keeps its statistics and drop path rests.
+        A frozen encoder is in eval mode, so BatchNorm keeps its statistics and drop path is off.
         """
         network = self.network
         if frozen:
@@ -187,18 +188,18 @@ class TrainingNetwork(nn.Module):
             self.train(self.training)
 
     def _add_auxiliary(self, outputs: int, patch_px: int) -> None:
-        """Give each inner depth a 1x1 layer; its channels are measured on an empty picture."""
+        """Add a 1x1 convolution to each inner depth, whose channels are measured on zeros."""
         if len(self._inner_blocks) == 0:
             raise ConfigError(
                 f"{type(self.network).__name__} has no inner depths to supervise; set "
-                "model.deep_supervision to 0, or take Unet, Linknet or MAnet"
+                "model.deep_supervision to 0, or use Unet, Linknet or MAnet"
             )
         in_channels = _int_list(self.network.get_submodule("encoder"), "out_channels")[0]
-        learning = self.network.training
+        training = self.network.training
         self.network.eval()
-        with torch.no_grad(), self._inner_depths(wanted=True) as inner:
+        with torch.no_grad(), self._inner_depths(enabled=True) as inner:
             self.network(torch.zeros(1, in_channels, patch_px, patch_px))
-        self.network.train(learning)
+        self.network.train(training)
         self.auxiliary = nn.ModuleList([nn.Conv2d(one.shape[1], outputs, 1) for one in inner])
 
     @property
@@ -207,12 +208,12 @@ class TrainingNetwork(nn.Module):
         return list(blocks)[:-1] if isinstance(blocks, nn.ModuleList) else []
 
     @contextmanager
-    def _inner_depths(self, *, wanted: bool) -> Iterator[list[torch.Tensor]]:
-        """Collect what the inner depths give; nothing is left on the network afterwards."""
+    def _inner_depths(self, *, enabled: bool) -> Iterator[list[torch.Tensor]]:
+        """Collect the outputs of the inner depths with forward hooks, which are then removed."""
         inner: list[torch.Tensor] = []
         hooks = [
             block.register_forward_hook(lambda _block, _given, decoded: inner.append(decoded))
-            for block in (self._inner_blocks if wanted else [])
+            for block in (self._inner_blocks if enabled else [])
         ]
         try:
             yield inner

@@ -1,4 +1,4 @@
-"""Owns trial passes: what is found out about a network on an image of zeros or noise."""
+"""Owns trial passes, which check a network's input sizes and batch norms before real work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -9,16 +9,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from wsi_seg.errors import ConfigError
 
-# What networks raise for an image whose size they do not take.
-_REFUSALS = (AssertionError, ValueError, RuntimeError)
+# Exceptions that networks raise for images of unsupported size.
+_SIZE_ERRORS = (AssertionError, ValueError, RuntimeError)
 
 
 @contextmanager
 def trial_pass() -> Iterator[None]:
     """Compute on one thread, without gradients.
 
-    On a tiny image threads gain nothing and can cost seconds: where other programs use the cores,
-    each of hundreds of layers waits until its threads get their turn.
+    Threads do not speed up a tiny image, and can cost seconds on busy cores, where each of hundreds
+    of layers waits for its threads to be scheduled.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -30,34 +30,39 @@ def trial_pass() -> Iterator[None]:
 
 
 def on_first_side[R](trial: Callable[[int], R], *sides: int, expected: str) -> R:
-    """Try a network on images of several sides; most encoders take any, some a single one.
+    """Run a trial on the first image size that a network accepts.
 
     Parameters
     ----------
     trial
-        Runs the network on an image of a side, in pixels.
+        Runs the network on an image of this side, in pixels.
     sides
-        Tried in this order, until the network takes one.
+        Sides to try in this order; most encoders accept any, some only one.
     expected
-        What to do where it takes none; ends the error.
+        End of the error message: what to do if the network accepts none of them.
+
+    Returns
+    -------
+    R
+        Result of the first trial that succeeds.
 
     Raises
     ------
     ConfigError
-        If the network takes none; has the last side and the network's own reason.
+        If the network accepts none; the message has the last side and the network's own error.
     """
     for side in sides[:-1]:
         try:
             return trial(side)
         except torch.OutOfMemoryError:
             raise
-        except _REFUSALS:  # the next side may do
+        except _SIZE_ERRORS:
             continue
     try:
         return trial(sides[-1])
-    except torch.OutOfMemoryError:  # not a refusal, though a RuntimeError
+    except torch.OutOfMemoryError:  # a RuntimeError, but not about the size
         raise
-    except _REFUSALS as error:
+    except _SIZE_ERRORS as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ConfigError(
             f"the network does not take images of {sides[-1]} px ({reason}); {expected}"
@@ -73,28 +78,28 @@ def require_trainable(
     keep_norm: bool,
     expected: str,
 ) -> None:
-    """Refuse, before anything is learned, patches and batches that a network cannot learn from.
+    """Refuse patch and batch sizes that a network cannot be trained with.
 
-    One patch goes through the network, which is in training mode again afterwards.
+    One patch is run through the network, which is then set to training mode.
 
     Parameters
     ----------
     network
-        As it was built.
+        Network in training mode.
     in_channels, patch_px
-        Shape of a patch.
+        Channels, and side in pixels, of a patch.
     batch_size
         Patches per step and device.
     keep_norm
-        Whether BatchNorm of the encoder keeps its statistics.
+        Whether the encoder's BatchNorm keeps its running statistics.
     expected
-        What to do where the network does not take the patch; ends the error.
+        End of the error message: what to do if the network does not accept the patch.
 
     Raises
     ------
     ConfigError
-        If it does not take such patches, gives other than one logit per pixel, or if BatchNorm
-        would have to normalise a single value.
+        If the network does not accept such patches, does not return one logit per pixel, or if
+        BatchNorm would see a single value per channel.
     """
     small: list[str] = []
 
@@ -125,17 +130,17 @@ def require_trainable(
         raise ConfigError(_too_small(small, batch_size, patch_px))
     if found.shape[2:] != (patch_px, patch_px):
         raise ConfigError(
-            f"the network gives {tuple(found.shape[2:])} logits for patches of {patch_px} px; "
+            f"the network returns {tuple(found.shape[2:])} logits for patches of {patch_px} px; "
             f"{expected}"
         )
 
 
 def _too_small(layers: list[str], batch_size: int, patch_px: int, before: str = "") -> str:
-    """Sentence about layers of BatchNorm that would see one value; nothing without any."""
+    """Describe BatchNorm layers that would see a single value; empty if there are none."""
     if not layers:
         return ""
     return (
         f"{before}got train.batch_size {batch_size} and patch_px {patch_px}, with which BatchNorm "
-        f"of layer {layers[0]} would see one value per channel; set train.batch_size to 2 or more "
-        "(train.accumulate makes larger steps of small batches), or patch_px to more"
+        f"layer {layers[0]} would see one value per channel; set train.batch_size to 2 or more "
+        "(train.accumulate combines small batches), or use a larger patch_px"
     )

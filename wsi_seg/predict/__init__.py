@@ -1,1 +1,1 @@
-"""Owns networks that are ready to predict: tiles in, probabilities out; they know no slide."""
+"""Owns predictors: networks that map tiles to probabilities, without access to slides."""

@@ -1,4 +1,4 @@
-"""Owns how many tiles go through a network at a time."""
+"""Owns choosing the batch size of inference."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,61 +7,61 @@ import torch
 
 from wsi_seg.predict.device import Device
 
-# Pixels in one forward pass: enough to fill the device, small against its memory.
+# Pixels per forward pass: enough to keep the device busy, small compared with its memory.
 _BATCH_PX = {"cpu": 2**20, "cuda": 2**24}
 
-# Smaller tiles take as long and as much memory as these.
-_SMALLEST_PX = 32
+# Smaller tiles are no faster and take no less memory than tiles of this side.
+_MIN_PX = 32
 
-# Passes of one size that are timed at most, and after how many seconds no more are.
+# Maximum number of timed passes per batch size, and the time in seconds after which to stop.
 _PASSES, _SECONDS = 8, 0.1
 
-# Share of the time that another batch size may save; on an H100 and an H200 it was less.
+# Fraction of the time that another batch size can save; it was less on an H100 and an H200.
 _GAIN = 0.05
 
-# Rates that differ by no more than this share are taken for equal.
+# Rates that differ by less than this fraction count as equal.
 _TOLERANCE = 0.01
 
 
 class Warmable(Protocol):
-    """What is measured: a `Predictor` or a `MemberPredictor`."""
+    """Interface for timing: a `Predictor` or a `MemberPredictor`."""
 
     device: torch.device
 
     def warm_up(self, batch: int, tile_px: int) -> float:
-        """Run one pass on random tiles; return the seconds it took."""
+        """Run one forward pass on random tiles, and return its time in seconds."""
 
 
 def batch_for(device: Device, tile_px: int) -> int:
-    """Tiles per forward pass that suit a kind of device, at most; memory may allow fewer."""
-    return max(1, _BATCH_PX[torch.device(device.name).type] // max(tile_px, _SMALLEST_PX) ** 2)
+    """Return the maximum useful batch size of a device; its memory may allow less."""
+    return max(1, _BATCH_PX[torch.device(device.name).type] // max(tile_px, _MIN_PX) ** 2)
 
 
 def best_batch(
     predictor: Warmable, tile_px: int, largest: int, *, tiles: int
 ) -> tuple[int, dict[int, float]]:
-    """Faster of two batch sizes, measured on CUDA where enough tiles are planned.
+    """Return the faster of two batch sizes, measured on CUDA if there are enough tiles.
 
-    It may differ from run to run, so a run measures once and keeps to what it found: libraries
-    choose kernels by batch size, and those round differently. They load kernels for each size,
-    which takes seconds: the smaller one is tried only where it can save more than that.
+    The result may differ between runs, and kernels of other batch sizes round differently, so a run
+    measures once and keeps the result. Loading the kernels of each size takes seconds: the smaller
+    size is only measured if it can save more than that.
 
     Parameters
     ----------
     predictor
-        Not compiled, or it would be for every size.
+        Predictor that is not compiled, because compiling would be repeated for each size.
     tile_px
-        Side of a tile.
+        Side of a tile, in pixels.
     largest
-        Most tiles per forward pass.
+        Maximum batch size.
     tiles
-        Tiles that will be predicted; 0 measures ``largest`` alone.
+        Number of tiles to predict; with 0 only ``largest`` is measured.
 
     Returns
     -------
     tuple[int, dict[int, float]]
-        Tiles per forward pass, and tiles per second by size. On a CPU ``largest``, and nothing
-        measured: there all sizes are about as fast.
+        Batch size, and tiles per second by batch size. On a CPU, where all sizes are about equally
+        fast, ``largest`` and an empty dictionary.
     """
     if predictor.device.type != "cuda":
         return largest, {}
@@ -74,7 +74,7 @@ def best_batch(
 
 
 def fastest(rates: Mapping[int, float]) -> int:
-    """Largest batch within 1 % of the fastest: each batch has costs outside the network.
+    """Return the largest batch size within 1 % of the fastest, for less overhead per tile.
 
     Examples
     --------
@@ -86,10 +86,7 @@ def fastest(rates: Mapping[int, float]) -> int:
 
 
 def _rate(predictor: Warmable, count: int, tile_px: int) -> tuple[float, float]:
-    """Tiles per second of the fastest of some passes, and seconds of the first one.
-
-    The first one loads kernels.
-    """
+    """Return tiles per second of the fastest pass, and seconds of the first (loading kernels)."""
     loading = predictor.warm_up(count, tile_px)
     seconds = [predictor.warm_up(count, tile_px)]
     while len(seconds) < _PASSES and sum(seconds) < _SECONDS:

@@ -1,12 +1,12 @@
-"""Owns how the predictions of several networks become one.
+"""Owns combining the predictions of several networks.
 
-What is combined are blended probabilities, not tiles: each member is predicted on its own grid,
-at its own tile and mpp, and rounded to 1 / 255 as a prediction of its own would be. So an ensemble
-gives the same pixels as its members' stored predictions combined afterwards, whether they were in
+Blended probabilities are combined, not tiles: each member is predicted on its own grid, with its
+own tile size and mpp, and rounded to 1 / 255 like a prediction on its own. An ensemble therefore
+gives the same pixels as combining the members' stored predictions, whether the members were in
 memory together or one after the other.
 
-Where classes are exclusive, the background takes part with what is left of its 255, and is 0 where
-rounding left less than that.
+For exclusive classes, the probability of the background is 255 minus the sum of the classes, at
+least 0.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Mode
 from wsi_seg.postprocess.label_map import background, label_map
 
-# Logits of 0 and 1 are infinite; these stand for them, and round back to 0 and 255.
-_EDGE = 2.0**-10
+# Probabilities are clipped to [eps, 1 - eps] for finite logits; they round back to 0 and 255.
+_EPSILON = 2.0**-10
 
 _Sums = NDArray[np.float64]
 
-# What each way of combining works on.
+# Quantity that each mode averages.
 COMBINED: dict[Mode, Literal["probabilities", "logits", "votes"]] = {
     "mean": "probabilities",
     "weighted": "probabilities",
@@ -44,25 +44,25 @@ def combine(
     Parameters
     ----------
     predictions
-        Of each member, uint8 ``(..., C)`` of one shape, probability is value / 255.
+        Prediction of each member, uint8 ``(..., C)`` of equal shapes; probability is value / 255.
     weights
-        Of each member, above 0.
+        Weight of each member, above 0.
     mode
         ``mean`` and ``weighted`` take the (weighted) mean of probabilities. ``geometric`` takes
-        the weighted mean of logits, which is the normalised geometric mean of probabilities.
-        ``vote`` lets each member say yes to a class where its probability is above one half
-        (value 128 and more); the result is the share of yes. Exactly half of the votes is a no:
+        the weighted mean of logits, which is the normalised geometric mean of probabilities. With
+        ``vote``, each member votes for a class if its probability is above one half (value 128 or
+        more), and the result is the fraction of votes. Exactly half of the votes is no majority:
         it becomes 127.
     exclusive
-        Whether a pixel has one class. The geometric mean is then normalised over background and
-        classes, and each member votes for the class of its label map; see `label_map`. Of classes
-        with equally many votes, rounding may decide for the background or against it.
+        Whether classes are exclusive. The geometric mean is then normalised over background and
+        classes, and each member votes for the class of its label map; see `label_map`. If classes
+        have equally many votes, rounding may decide for or against the background.
 
     Returns
     -------
     NDArray[np.uint8]
-        Equal predictions come back as they are (but for a vote, and for up to 2 / 255 where a
-        geometric mean of exclusive classes is normalised), and the order of members does not
+        Prediction ``(..., C)``. Equal predictions are returned unchanged (except by a vote, and up
+        to 2 / 255 by a geometric mean of exclusive classes), and the order of members does not
         matter except for the last bit of a weighted sum.
     """
     total = float(np.sum(weights))
@@ -95,17 +95,17 @@ def _votes(prediction: NDArray[np.uint8], exclusive: bool) -> NDArray[np.bool_]:
 
 
 def _softmax(logs: _Sums, rest: _Sums) -> _Sums:
-    """Normalise over background and classes; of the classes, in steps of 255."""
+    """Normalise over background and classes; return the classes, 0 to 255."""
     shares = np.exp(logs)
     found: _Sums = 255 * shares / (shares.sum(axis=-1, keepdims=True) + np.exp(rest))
     return found
 
 
 def _logits_of_bytes() -> NDArray[np.float64]:
-    probability = np.clip(np.arange(256) / 255, _EDGE, 1 - _EDGE)
+    probability = np.clip(np.arange(256) / 255, _EPSILON, 1 - _EPSILON)
     logits: NDArray[np.float64] = np.log(probability / (1 - probability))
     return logits
 
 
 _LOGITS = _logits_of_bytes()
-_LOGS = np.log(np.clip(np.arange(256) / 255, _EDGE, 1.0))
+_LOGS = np.log(np.clip(np.arange(256) / 255, _EPSILON, 1.0))

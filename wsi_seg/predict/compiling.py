@@ -1,4 +1,4 @@
-"""Owns whether a network is compiled: where it can be, and saves more time than it costs."""
+"""Owns deciding whether a network can be compiled with torch.compile, and whether it pays off."""
 
 import os
 import shutil
@@ -9,32 +9,31 @@ import torch
 
 from wsi_seg.errors import ConfigError
 
-# Seconds that compiling a network costs the first time, measured on an H100 (10 to 25); it is
-# faster from the disk.
+# Seconds to compile a network without a cache; 10 to 25 were measured on an H100.
 _SECONDS = 30
 
-# How many times as fast a compiled network is as a plain one, measured on an H100 and an H200.
+# Speed of a compiled network relative to eager mode, measured on an H100 and an H200.
 _SPEEDUP = 1.9
 
 
 def should_compile(tiles: int, tiles_per_second: float) -> bool:
-    """Whether a network should be compiled on CUDA: whether it saves more time than it costs.
+    """Return whether compiling on CUDA saves more time than it takes.
 
     Parameters
     ----------
     tiles
-        Tiles that will be predicted.
+        Number of tiles to predict.
     tiles_per_second
-        Rate of the network as it is.
+        Rate of the network in eager mode.
     """
     seconds = tiles / tiles_per_second
     return seconds - seconds / _SPEEDUP > _SECONDS
 
 
 def missing_compiler(device: str) -> str:
-    """Name what this machine lacks to compile networks; empty where it lacks nothing.
+    """Return what this machine lacks for compiling networks; empty if nothing is missing.
 
-    torch has a compiler build modules of Python: of C for a GPU, by Triton, of C++ for a CPU.
+    torch.compile builds Python extension modules: in C for a GPU (by Triton), in C++ for a CPU.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ def missing_compiler(device: str) -> str:
 
 
 def require_compiler(device: str) -> None:
-    """Refuse to compile networks where that cannot be done.
+    """Refuse to compile networks on a machine without a compiler.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ def require_compiler(device: str) -> None:
     Raises
     ------
     ConfigError
-        If this machine lacks a compiler, or what that needs.
+        If this machine lacks a compiler or the Python headers.
     """
     if lacks := missing_compiler(device):
         raise ConfigError(

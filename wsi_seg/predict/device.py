@@ -1,4 +1,4 @@
-"""Owns where and how networks compute: device, arithmetic, free memory, and time spent."""
+"""Owns the compute device of networks: its choice, precision, free memory and timing."""
 
 import time
 from collections import deque
@@ -14,7 +14,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def pick_device(name: str) -> torch.device:
-    """Device of this name; ``auto`` is CUDA where there is one, else the CPU.
+    """Return the device with this name; ``auto`` is CUDA if available, otherwise the CPU.
 
     Raises
     ------
@@ -35,19 +35,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """Arithmetic of the forward pass: ``fp32``, ``bf16`` or ``fp16``.
+    """Return the precision of the forward pass: ``fp32``, ``bf16`` or ``fp16``.
 
-    ``auto`` is bf16 where the hardware multiplies it natively, fp16 on CUDA cards that do not
-    (T4, V100), else fp32.
+    ``auto`` is bf16 if the hardware supports it natively, fp16 on CUDA cards that do not (T4,
+    V100), and otherwise fp32.
 
     Raises
     ------
     ConfigError
-        If the name is not known, or the device does not compute so.
+        If the name is unknown, or the device does not support the precision.
     """
     if name == "fp16" and device.type == "cpu":
         raise ConfigError(
-            "got precision fp16 on a CPU, where it is slower than fp32; choose auto, fp32 or bf16"
+            "got precision fp16 on a CPU, where it is slower than fp32; use auto, fp32 or bf16"
         )
     if name in _DTYPES:
         return name
@@ -61,22 +61,22 @@ def pick_precision(name: str, device: torch.device) -> str:
 
 
 def dtype_of(precision: str) -> torch.dtype:
-    """Type of a network's weights and activations at a precision that `pick_precision` gave."""
+    """Return the dtype of weights and activations for a precision from `pick_precision`."""
     return _DTYPES[precision]
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where and how networks compute; plain data that pickles.
+    """Device and precision of networks, as plain data that pickles.
 
     Parameters
     ----------
     name
-        As torch names it.
+        Name of the device in torch.
     precision
         See `pick_precision`; never ``auto``.
     memory
-        Bytes that are free in the device's own memory; None on a CPU, which has none.
+        Free bytes in the device's own memory; None on a CPU.
     """
 
     name: str
@@ -85,26 +85,24 @@ class Device:
 
     @classmethod
     def here(cls, device: str, precision: str) -> "Device":
-        """Choose device and precision on this machine; see `pick_device`, `pick_precision`."""
+        """Pick device and precision on this machine; see `pick_device`, `pick_precision`."""
         found = pick_device(device)
         free = torch.cuda.mem_get_info(found)[0] if found.type == "cuda" else None
         return cls(str(found), pick_precision(precision, found), free)
 
 
 class DeviceTimer:
-    """Sum of the times between entering and leaving, as the device saw them.
-
-    Neither entering, leaving nor reading the sum waits for the device.
+    """Context manager that accumulates time on the device, without synchronising with it.
 
     Parameters
     ----------
     device
-        On CUDA, events on its stream are compared; elsewhere the wall clock.
+        On CUDA, events on the current stream are timed; elsewhere the wall clock.
     """
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._spent = self._began = 0.0
+        self._spent = self._start = 0.0
         self._events: deque[tuple[torch.cuda.Event, torch.cuda.Event]] = deque()
 
     def __enter__(self) -> None:
@@ -112,17 +110,17 @@ class DeviceTimer:
             self._events.append((_event(), _event()))
             self._events[-1][0].record()
         else:
-            self._began = time.perf_counter()
+            self._start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
         if self._cuda:
             self._events[-1][1].record()
         else:
-            self._spent += time.perf_counter() - self._began
+            self._spent += time.perf_counter() - self._start
 
     @property
     def seconds(self) -> float:
-        """Time spent on what the device has finished by now, without waiting for the rest."""
+        """Seconds of the work that the device has finished, without waiting for the rest."""
         while self._events and self._events[0][1].query():
             begin, end = self._events.popleft()
             self._spent += begin.elapsed_time(end) / 1000

@@ -1,4 +1,4 @@
-"""Owns what predicts: one network or several, and their files."""
+"""Owns models for inference: one network or an ensemble, read from their files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -36,30 +36,30 @@ from wsi_seg.predict.combine import COMBINED
 
 _CPU = torch.device("cpu")
 
-# What folds leave together, see `learn.ensemble`.
+# Ensemble file that training writes for all folds.
 ENSEMBLE = "ensemble.yaml"
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """One network.
+    """One network of a model.
 
     Parameters
     ----------
     card
-        Its model card.
+        Model card.
     digest
-        SHA-256 of its file.
+        SHA-256 of the file.
     weight
-        How much it counts.
+        Weight in the ensemble.
     path
-        Its file, or None for a network that is in memory.
+        File of the network; None if it is in memory.
     network
-        Where there is no file: the network.
+        The network, if it has no file.
     estimate
-        What it takes in memory, where it was measured.
+        Memory use, if it was measured.
     trust
-        Whether reading its file may run code; see `models.foreign.open_network`.
+        Whether loading the file may execute code; see `models.foreign.open_network`.
     """
 
     card: ModelCard = field(compare=False)
@@ -72,11 +72,11 @@ class Member:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it is a file of another program, which is used as it is."""
+        """Whether the file was exported by other software and is used unchanged."""
         return self.path is not None and is_network_file(self.path)
 
     def load(self, device: torch.device = _CPU) -> nn.Module:
-        """Return the network, in eval mode: on the CPU, or of another program on a device."""
+        """Load the network in eval mode, on the CPU; an exported file is loaded on ``device``."""
         if self.network is not None:
             return self.network
         if self.path is None:
@@ -86,26 +86,26 @@ class Member:
         return load_checkpoint(self.path)[0]
 
     def memory(self, tile_px: int) -> MemoryEstimate:
-        """Estimate what the network takes for tiles; measured where it is in memory.
+        """Return the measured memory use, or estimate it for tiles of this side in pixels.
 
         Raises
         ------
         ConfigError
-            If it does not take tiles of this side.
+            If the network does not accept tiles of this side.
         """
         return self.estimate or estimate_memory(self.card.spec, tile_px)
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What predicts: members with the same classes, in the order of their digests.
+    """One network or an ensemble: members with the same classes, sorted by digest.
 
     Parameters
     ----------
     members
-        At least one.
+        At least one member.
     mode
-        How they are combined; see `combine.combine`.
+        How predictions are combined; see `combine.combine`.
 
     Examples
     --------
@@ -118,12 +118,21 @@ class Model:
 
     @classmethod
     def of(cls, network: nn.Module, card: ModelCard, digest: str = "") -> "Model":
-        """Model of one network in memory, and its card; without ``digest``, that of its weights.
+        """Build a model from a network in memory and its card.
+
+        Parameters
+        ----------
+        network
+            Maps ``(B, C, H, W)`` float32 to ``(B, outputs, H, W)``; see `ClassTable.outputs`.
+        card
+            Model card.
+        digest
+            Digest that identifies the network; empty computes it from the weights.
 
         Raises
         ------
         ConfigError
-            If the network gives anything but one logit map for each class.
+            If the network's output is not one map per class.
         """
         estimate = _measured(network, card)
         digest = digest or module_digest(network)
@@ -131,18 +140,18 @@ class Model:
 
     @property
     def card(self) -> ModelCard:
-        """Card of the first member; all have its classes."""
+        """Card of the first member; all members have the same classes."""
         return self.members[0].card
 
     @property
     def training(self) -> dict[str, object]:
-        """How the first member was trained, without the names of slides: see `learned_from`."""
+        """Training record of the first member without slide names, which are in `learned_from`."""
         names = ("train_slides", "validation_slides")
         return {key: value for key, value in self.card.training.items() if key not in names}
 
     @property
     def learned_from(self) -> frozenset[str]:
-        """Slides that any member learned from, as far as their cards say."""
+        """Names of all members' training slides, as listed in their cards."""
         lists = [member.card.training.get("train_slides") for member in self.members]
         return frozenset(str(name) for found in lists if isinstance(found, list) for name in found)
 
@@ -152,25 +161,25 @@ class Model:
         return tuple(member.weight for member in self.members)
 
     def precision(self, chosen: str) -> str:
-        """Arithmetic of all members: what was chosen, or fp32 where one is used as it is.
+        """Return the precision of all members: ``chosen``, or fp32 if one is an exported file.
 
         Raises
         ------
         ConfigError
-            If another was chosen for a file that cannot be converted.
+            If another precision was chosen for an exported file, which cannot be converted.
         """
         foreign = next((member.path for member in self.members if member.is_foreign), None)
         if foreign is None:
             return chosen
         if chosen not in ("auto", "fp32"):
             raise ConfigError(
-                f"got precision {chosen} for {foreign}, which computes as it was exported; "
+                f"got precision {chosen} for {foreign}, whose precision was fixed at export; "
                 "expected auto or fp32"
             )
         return "fp32"
 
     def identity(self) -> object:
-        """Everything about it that decides the bytes of a prediction, as plain JSON values."""
+        """Return everything that determines the bytes of a prediction, as JSON values."""
         if len(self.members) == 1:
             return self.members[0].digest
         rows = [{"checkpoint": m.digest, "weight": m.weight} for m in self.members]
@@ -178,10 +187,10 @@ class Model:
 
 
 def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
-    """Run a network once on zeros: what it takes, and whether it fits its card."""
+    """Run a network once on zeros to measure its memory and check its output against the card."""
     multiple = size_multiple(network)
     tiny, tile = (side + -side % multiple for side in (min(card.tile_px, TRIAL_PX), card.tile_px))
-    # Each module gets its own mode back: training may keep some, such as norms, in eval mode.
+    # Restore the mode of each module: training may keep some, such as norms, in eval mode.
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:
@@ -189,7 +198,7 @@ def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
             lambda side: (side, *measure_network(network, card.in_channels, side)),
             tiny,
             tile,
-            expected="expected one that takes tiles of the card's tile_px",
+            expected="expected one that accepts tiles of the card's tile_px",
         )
     finally:
         for module, training in modes:
@@ -198,18 +207,18 @@ def _measured(network: nn.Module, card: ModelCard) -> MemoryEstimate:
     if shape != expected:
         given = shape or "no tensor, or several,"
         raise ConfigError(
-            f"got a network that gives {given} for an image (1, {card.in_channels}, {side}, "
-            f"{side}); expected one tensor {expected}: a logit of each class for each pixel"
-            f"{', after one of the background' if card.classes.is_exclusive else ''}; wrap it in "
+            f"got a network that returns {given} for an image (1, {card.in_channels}, {side}, "
+            f"{side}); expected one tensor {expected}: a logit per class and pixel"
+            f"{', after that of the background' if card.classes.is_exclusive else ''}; wrap it in "
             "a module whose forward returns that, such as self.net(x)['out']"
         )
     return found
 
 
 def newest_model(folder: Path) -> Path:
-    """Find what the last training under a folder left: its ensemble, else its best checkpoint.
+    """Return the newest model under a folder: an ensemble, otherwise the best checkpoint.
 
-    Where nothing was trained it is the model that ships with the package.
+    Without either, return the model that is shipped with the package.
     """
     ensemble = folder / ENSEMBLE
     if ensemble.is_file():
@@ -224,33 +233,32 @@ def read_model(
     card: ModelCard | Path | None = None,
     trust: bool = False,
 ) -> Model:
-    """Find out what predicts, without keeping weights in memory.
+    """Read a model from its files, without keeping weights in memory.
 
     Parameters
     ----------
     paths
-        Checkpoints, all of one weight; or one ensemble's YAML file. Networks of other programs
-        (``.pt2``, ``.onnx``, ``.pt``) are run once, to find out what they take. Addresses
-        ``hf://OWNER/NAME[@REVISION]`` are fetched from the Hugging Face hub.
+        Checkpoints, with equal weights; or one ensemble file (YAML). Exported networks (``.pt2``,
+        ``.onnx``, ``.pt``) are run once to check them against their card. Addresses
+        ``hf://OWNER/NAME[@REVISION]`` are downloaded from the Hugging Face Hub.
     mode
-        How to combine them; None takes the file's, or ``mean``.
+        How to combine members; None uses the mode of the ensemble file, or ``mean``.
     card
-        Card of networks of other programs, or its file; None takes the one that is in each file
-        or next to it.
+        Model card of exported networks, or its file; None uses the one in each file or next to it.
     trust
-        Whether reading a file may run code; TorchScript always can.
+        Whether loading a file may execute code; loading TorchScript always may.
 
     Returns
     -------
     Model
-        One network or an ensemble, which `infer` takes.
+        One network or an ensemble, for `infer`.
 
     Raises
     ------
     CheckpointError
-        If a file is missing, damaged, no checkpoint, or does not fit its card.
+        If a file is missing, damaged, not a checkpoint, or does not match its card.
     ConfigError
-        If members have different classes, or two of them the same weights.
+        If members have different classes, or two members have the same weights.
     MissingLibraryError
         If a file needs a library that is not installed.
 
@@ -266,13 +274,13 @@ def read_model(
         weights = [member.weight for member in ensemble.members]
         mode = mode or ensemble.mode
     if not files:
-        raise ConfigError("got no checkpoint; expected one, several, or an ensemble's YAML file")
+        raise ConfigError("got no checkpoint; expected one or more, or an ensemble file (YAML)")
     mode = mode or "mean"
     if mode == "mean" and len(set(weights)) > 1:
-        raise ConfigError(f"got mode mean and the weights {weights}; expected mode: weighted")
+        raise ConfigError(f"got mode mean and weights {weights}; expected mode: weighted")
     if mode == "weighted" and len(files) == len(paths) > 1:
         raise ConfigError(
-            "got mode weighted and checkpoints without weights; give them in a file:\n"
+            "got mode weighted and checkpoints without weights; write an ensemble file:\n"
             "members:\n  - {checkpoint: a.safetensors, weight: 2}\n  ..."
         )
     found = [
@@ -280,7 +288,7 @@ def read_model(
         for path, weight in zip(files, weights, strict=True)
     ]
     if card is not None and not all(member.is_foreign for member in found):
-        raise ConfigError("got a card for a model that has its own; expected a file without one")
+        raise ConfigError("got a card for a checkpoint, which has its own; leave the card out")
     _require_distinct(found)
     _require_same_classes(found)
     return Model(tuple(sorted(found, key=lambda member: member.digest)), mode)
@@ -291,7 +299,7 @@ def _own(path: Path, weight: float) -> Member:
 
 
 def _foreign(path: Path, weight: float, card: ModelCard | Path | None, *, trust: bool) -> Member:
-    """Member of another program's file, which is run once."""
+    """Build the member of an exported file, running it once."""
     network = open_network(path, trust=trust)
     stated = card_for(network, card)
     estimate = measure_file(network, stated)
@@ -300,7 +308,7 @@ def _foreign(path: Path, weight: float, card: ModelCard | Path | None, *, trust:
 
 
 def _require_distinct(members: Sequence[Member]) -> None:
-    """Refuse two members with the same tensors, whatever their names and cards."""
+    """Refuse members with the same weights, whatever their names and cards."""
     seen: dict[str, Path | None] = {}
     for member in members if len(members) > 1 else ():
         if member.path is None:
@@ -309,7 +317,7 @@ def _require_distinct(members: Sequence[Member]) -> None:
         if digest in seen:
             raise ConfigError(
                 f"{member.path} and {seen[digest]} hold the same weights; expected distinct "
-                "members: leave one out, or give it a larger weight"
+                "members: remove one, or give it a larger weight"
             )
         seen[digest] = member.path
 
@@ -324,11 +332,11 @@ def _require_same_classes(members: Sequence[Member]) -> None:
         ):
             if ours != theirs:
                 raise ConfigError(
-                    f"{member.path} has {name} {ours!r} and {first.path} {theirs!r}; expected "
-                    "the same of all members of an ensemble"
+                    f"{member.path} has {name} {ours!r} and {first.path} has {theirs!r}; expected "
+                    "the same for all members of an ensemble"
                 )
 
 
 def _resized(card: ModelCard) -> tuple[str, int | tuple[int, int]] | None:
-    """How a slide is resized as a whole, which only equal members can share."""
+    """Return how whole slides are resized, which must be equal for all members."""
     return None if card.resize is None else (card.resize, card.resize_px or card.tile_px)

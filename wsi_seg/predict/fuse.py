@@ -1,4 +1,4 @@
-"""Owns folding batch normalisation into the convolution before it, for inference only."""
+"""Owns folding batch normalisation into the preceding convolution, for inference."""
 
 import copy
 from typing import Any
@@ -9,32 +9,32 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from wsi_seg.models.trial import on_first_side, trial_pass
 
-# Largest change of a logit, as a share of the largest logit, that is put down to rounding.
+# Largest change of a logit, as a fraction of the largest logit, that counts as rounding.
 _TOLERANCE = 1e-3
 
-# Side of the image of noise that is tried.
+# Side of the noise image for the comparison, in pixels.
 _SIDE = 64
 
 
-def fused(network: nn.Module, in_channels: int, tile_px: int = _SIDE) -> nn.Module:
-    """Copy of a network in eval mode with fewer layers, or as it is where that changes it.
+def fuse_batch_norms(network: nn.Module, in_channels: int, tile_px: int = _SIDE) -> nn.Module:
+    """Copy a network and fold its batch norms, or only copy it if that changes the output.
 
-    Which normalisation follows which convolution is seen in a forward pass, not guessed from
-    names; whether the copy computes the same is tried on noise.
+    Which norm follows which convolution is recorded in a forward pass, not guessed from names. The
+    outputs of both networks are compared on noise.
 
     Parameters
     ----------
     network
-        In eval mode, float32; it is not changed.
+        Network in eval mode, float32; it is not modified.
     in_channels
-        Channels of its images.
+        Channels of the input.
     tile_px
-        Side of its images, which is tried where the network does not take a tiny one.
+        Side of the input in pixels, for networks that do not accept a small one.
 
     Raises
     ------
     ConfigError
-        If it does not take such images.
+        If the network does not accept such images.
     """
     return on_first_side(
         lambda side: _fused(network, in_channels, side),
@@ -60,9 +60,9 @@ def _fused(network: nn.Module, in_channels: int, side: int) -> nn.Module:
 
 
 def _pairs(network: nn.Module, noise: torch.Tensor) -> tuple[list[tuple[str, str]], torch.Tensor]:
-    """Names of convolutions and of the normalisations that take their outputs, each used once.
+    """Return pairs of a convolution and the norm on its output, by name, and the network's output.
 
-    Also returns what the network gives for the noise.
+    Modules that are called more than once are left out.
     """
     outputs: list[tuple[str, torch.Tensor]] = []
     found: list[tuple[str, str]] = []
@@ -95,13 +95,13 @@ def _pairs(network: nn.Module, noise: torch.Tensor) -> tuple[list[tuple[str, str
 
 
 def _fold(network: nn.Module, conv: str, norm: str) -> None:
-    """Let a convolution normalise as well; of the normalisation stays what it does besides."""
+    """Fold a batch norm into a convolution, keeping the norm's own dropout and activation."""
     layer: Any = network.get_submodule(conv)
     old: Any = network.get_submodule(norm)
     layer.weight, layer.bias = fuse_conv_bn_weights(
         layer.weight, layer.bias, old.running_mean, old.running_var, old.eps, old.weight, old.bias
     )
-    # timm's normalisations have an activation of their own.
+    # timm's norm layers include an activation.
     parts = [getattr(old, name, None) for name in ("drop", "act")]
     rest = nn.Sequential(*(part for part in parts if isinstance(part, nn.Module)))
     parent, _, child = norm.rpartition(".")

@@ -1,24 +1,24 @@
-"""Owns CUDA graphs: a network of one shape that is launched in one call, not kernel by kernel."""
+"""Owns CUDA graphs: launching a network for one input shape in a single call."""
 
 from collections.abc import Callable
 
 import torch
 
-# Passes before the capture: libraries choose kernels and allocate in the first ones.
-_WARM = 3
+# Warm-up passes before capture: libraries select kernels and allocate memory in the first ones.
+_WARM_UP = 3
 
 
 class GraphedNetwork:
-    """Network whose kernels are recorded, and replayed while the shape of tiles stays the same.
+    """Network whose kernels are captured and replayed while the shape of tiles stays the same.
 
-    Launching hundreds of kernels from Python takes the host milliseconds a batch, in which other
-    threads want to decode and encode; a replay takes microseconds. Kernels and results are the
+    Launching hundreds of kernels from Python blocks the host for milliseconds per batch, in which
+    other threads could decode and encode; a replay takes microseconds. Kernels and results are the
     same.
 
     Parameters
     ----------
     network
-        In eval mode, on a CUDA device; it must not wait for the device inside.
+        Network in eval mode on a CUDA device; its forward must not synchronise with the device.
     """
 
     def __init__(self, network: Callable[[torch.Tensor], torch.Tensor]) -> None:
@@ -27,21 +27,21 @@ class GraphedNetwork:
         self._input = self._output = torch.empty(0)
 
     def __call__(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Compute as the network does; the next call overwrites the result."""
+        """Run the network; the next call overwrites the result."""
         if self._graph is None or tiles.shape != self._input.shape:
-            self._graph = self._captured(tiles)
+            self._graph = self._capture(tiles)
         self._input.copy_(tiles)
         self._graph.replay()
         return self._output
 
-    def _captured(self, tiles: torch.Tensor) -> torch.cuda.CUDAGraph:
-        """Record the network on tiles of this shape."""
-        self._graph = None  # its memory is given back first
+    def _capture(self, tiles: torch.Tensor) -> torch.cuda.CUDAGraph:
+        """Capture the network for tiles of this shape."""
+        self._graph = None  # frees its memory
         self._input = tiles.clone(memory_format=torch.contiguous_format)
         current, side = torch.cuda.current_stream(tiles.device), torch.cuda.Stream(tiles.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
-            for _ in range(_WARM):
+            for _ in range(_WARM_UP):
                 self._network(self._input)
         current.wait_stream(side)
         graph = torch.cuda.CUDAGraph()

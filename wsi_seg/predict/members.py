@@ -1,4 +1,4 @@
-"""Owns the predictors of a model's members, and which of them are in memory."""
+"""Owns the predictors of a model's members, with an LRU cache of those in memory."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -19,14 +19,14 @@ def load_predictor(
     tta: Tta = "none",
     compiled: bool = False,
 ) -> Predictor:
-    """Load a member and make it ready to predict; see `Predictor`.
+    """Load a member and build its `Predictor`.
 
     Raises
     ------
     CheckpointError
-        If its file is missing or damaged.
+        If the file is missing or damaged.
     ConfigError
-        If there is no such device, or it does not compute at this precision.
+        If there is no such device, or it does not support this precision.
     """
     return Predictor(
         member.load(pick_device(device)),
@@ -39,16 +39,16 @@ def load_predictor(
 
 
 class MemberPredictors:
-    """Predictors of all members; a few are in memory, those used last.
+    """Predictors of all members; the most recently used are kept in memory.
 
     Parameters
     ----------
     model
-        The members.
+        The model.
     build
-        Makes the predictor of a member; see `load_predictor`.
+        Builds the predictor of a member; see `load_predictor`.
     resident
-        Members in memory at a time; 0 is all.
+        Maximum number of members in memory; 0 keeps all.
     """
 
     def __init__(
@@ -58,32 +58,32 @@ class MemberPredictors:
         self._build = build
         self._limit = resident or len(model.members)
         self._loaded: OrderedDict[int, TilePredictor] = OrderedDict()
-        # Of members that were removed from memory.
+        # Drift of members that were evicted.
         self._drifts = [PrecisionDrift()] * len(model.members)
 
     def __len__(self) -> int:
         return len(self._members)
 
     def get(self, index: int) -> TilePredictor:
-        """Predictor of a member, loaded where it is not in memory."""
+        """Return the predictor of a member, loading it if it is not in memory."""
         if index not in self._loaded:
             while len(self._loaded) >= self._limit:
-                least = next(iter(self._loaded))
-                self._drifts[least] = self.drift(least)
-                del self._loaded[least]
+                oldest = next(iter(self._loaded))
+                self._drifts[oldest] = self.drift(oldest)
+                del self._loaded[oldest]
             self._loaded[index] = self._build(self._members[index])
         self._loaded.move_to_end(index)
         return self._loaded[index]
 
     def each(self) -> list["MemberPredictor"]:
-        """One predictor for each member that loads its network when it is asked to predict.
+        """Return a predictor for each member that loads its network on demand.
 
-        All are loaded once here, so that a damaged one is found out before any work.
+        All members are loaded once here, so that a damaged file fails before any work is done.
         """
         return [MemberPredictor(self, index) for index in range(len(self))]
 
     def drift(self, index: int) -> PrecisionDrift:
-        """Return what speed costs a member; see `Predictor.drift`."""
+        """Return the precision drift of a member; see `Predictor.drift`."""
         predictor, known = self._loaded.get(index), self._drifts[index]
         if isinstance(predictor, Predictor):
             return PrecisionDrift.largest([known, predictor.drift])
@@ -91,7 +91,7 @@ class MemberPredictors:
 
 
 class MemberPredictor:
-    """Predictor of one member, in memory or not; see `predictor.TilePredictor`."""
+    """Predictor of one member, loaded on demand; see `predictor.TilePredictor`."""
 
     def __init__(self, predictors: MemberPredictors, index: int) -> None:
         self._predictors, self._index = predictors, index
@@ -99,15 +99,15 @@ class MemberPredictor:
         self.channels, self.device = first.channels, first.device
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Probabilities of tiles; see `predictor.TilePredictor.predict`."""
+        """Predict probabilities of tiles; see `predictor.TilePredictor.predict`."""
         return self._predictors.get(self._index).predict(tiles)
 
     def warm_up(self, batch: int, tile_px: int) -> float:
-        """Run, and compile, the one shape that will be predicted; see `Predictor.warm_up`."""
+        """Run one forward pass, which compiles the network; see `Predictor.warm_up`."""
         predictor = self._predictors.get(self._index)
         return predictor.warm_up(batch, tile_px) if isinstance(predictor, Predictor) else 0.0
 
     @property
     def drift(self) -> PrecisionDrift:
-        """What speed costs; see `Predictor.drift`."""
+        """Precision drift; see `Predictor.drift`."""
         return self._predictors.drift(self._index)

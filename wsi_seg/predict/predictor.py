@@ -1,4 +1,4 @@
-"""Owns the forward pass: uint8 tiles on a device in, whole-number probabilities out."""
+"""Owns the forward pass: uint8 tiles in, integer probabilities out, on a device."""
 
 import copy
 import time
@@ -17,26 +17,26 @@ from wsi_seg.models import ModelCard, size_multiple
 from wsi_seg.models.activation import class_probabilities
 from wsi_seg.models.file_network import FileNetwork
 from wsi_seg.predict.device import dtype_of, pick_device, pick_precision
-from wsi_seg.predict.fuse import fused
+from wsi_seg.predict.fuse import fuse_batch_norms
 from wsi_seg.predict.graph import GraphedNetwork
 from wsi_seg.predict.tta import predict_views
 
-# Probabilities are whole numbers of so many steps, 16 for each value of the uint8 result.
+# Steps of integer probabilities: 16 per value of the uint8 result.
 PROBABILITY_STEPS = 16 * 255
 
-# Tiles that are also predicted in float32, to see what speed costs. It is done on the CPU: on a GPU
-# choosing and loading kernels for one pass of another type takes seconds.
-_COMPARED = 1
+# Tiles that are also predicted in float32 to measure the precision drift, on the CPU, because
+# loading GPU kernels of another dtype for a single pass takes seconds.
+_DRIFT_TILES = 1
 
 
 class TilePredictor(Protocol):
-    """What inference needs of a predictor; tests put toy models here."""
+    """Interface of predictors for inference."""
 
     channels: int
     device: torch.device
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Probabilities of tiles.
+        """Predict probabilities of tiles.
 
         Parameters
         ----------
@@ -52,15 +52,15 @@ class TilePredictor(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PrecisionDrift:
-    """What speed costs: shares of pixels that differ from the network in float32, as trained.
+    """Fractions of pixels whose result differs from the float32 network as trained.
 
     Parameters
     ----------
     labels
-        Pixels whose probability is on the other side of one half; of another class where classes
-        are exclusive.
+        Pixels whose probability is on the other side of one half, or whose class differs if classes
+        are exclusive; 0 to 1.
     values
-        Pixels whose probability differs when it is rounded to 1 / 255.
+        Pixels whose probability differs after rounding to 1 / 255; 0 to 1.
     """
 
     labels: float = 0.0
@@ -68,31 +68,32 @@ class PrecisionDrift:
 
     @classmethod
     def largest(cls, drifts: Iterable["PrecisionDrift"]) -> "PrecisionDrift":
-        """Largest shares of several; zeros where there are none."""
+        """Return the maximum of each field; zeros for an empty iterable."""
         found = [*drifts, cls()]
         return cls(max(one.labels for one in found), max(one.values for one in found))
 
 
 def quantise(probability: torch.Tensor) -> torch.Tensor:
-    """Probabilities 0 to 1 as int32 steps of 1 / `PROBABILITY_STEPS`; NaN becomes 0."""
+    """Quantise probabilities 0 to 1 to int32 0 to `PROBABILITY_STEPS`; NaN is 0."""
     return probability.nan_to_num(0.0).mul_(PROBABILITY_STEPS).round_().to(torch.int32)
 
 
 class TileNetwork(nn.Module):
-    """A network with all that comes before and after it, as one module, so that it compiles as one.
+    """A network with its pre- and postprocessing as one module, so that it compiles as a whole.
 
     Parameters
     ----------
     network
-        Maps normalised ``(B, C, H, W)`` of ``dtype`` to ``(B, outputs, H, W)``, see
+        Maps normalised ``(B, C, H, W)`` of ``dtype`` to ``(B, outputs, H, W)``; see
         `ClassTable.outputs`.
     card
-        Gives the normalisation, and says whether classes are exclusive and whether the outputs are
-        logits or probabilities.
+        Defines the normalisation, whether classes are exclusive, and whether the outputs are logits
+        or probabilities.
     dtype
-        Arithmetic of the network; before and after it is float32.
+        Dtype of the network; pre- and postprocessing are float32.
     multiple
-        What must divide the sides of the network's input; other tiles are padded by their borders.
+        The sides of the network's input must be multiples of this; other tiles are padded by
+        replicating their borders.
     """
 
     scale: torch.Tensor
@@ -112,7 +113,7 @@ class TileNetwork(nn.Module):
         self.register_buffer("shift", -mean / std, persistent=False)
 
     def forward(self, tiles: torch.Tensor) -> torch.Tensor:
-        """See `TilePredictor.predict`; each line is a pass over all pixels where not compiled."""
+        """Compute `TilePredictor.predict`; in eager mode each line is a pass over all pixels."""
         images = self._normalised(tiles.permute(0, 3, 1, 2))
         height, width = images.shape[2:]
         below, right = -height % self._multiple, -width % self._multiple
@@ -126,39 +127,39 @@ class TileNetwork(nn.Module):
         return quantise((found[:, 1:] if self.exclusive else found).clamp(0, 1))
 
     def _normalised(self, images: torch.Tensor) -> torch.Tensor:
-        """Normalise ``(B, C, H, W)`` uint8, in float32, to the network's dtype."""
+        """Normalise ``(B, C, H, W)`` uint8 in float32, and return it in the network's dtype."""
         if self._dtype == torch.float32:
             images = images * self.scale
             images += self.shift
             return images
-        # One pass over all pixels, which matters on a GPU.
+        # A single pass over all pixels, for speed on a GPU.
         found = torch.empty_like(images, dtype=self._dtype)
         return torch.addcmul(self.shift, images, self.scale, out=found)
 
 
 class Predictor:
-    """A network ready to predict tiles.
+    """Predicts tiles with one network.
 
     Parameters
     ----------
     network
-        Maps normalised ``(B, C, H, W)`` to logits ``(B, outputs, H, W)``, in float32, see
-        `ClassTable.outputs`. It is not changed, nor should it be until `drift` is read. A network
-        of another program's file is used as it is, in float32.
+        Maps normalised ``(B, C, H, W)`` float32 to logits ``(B, outputs, H, W)`` float32; see
+        `ClassTable.outputs`. It is not modified, and must not be modified until `drift` is read. An
+        exported file is used unchanged, in float32.
     card
-        Gives classes and normalisation.
+        Defines classes and normalisation.
     device, precision
         See `pick_device`, `pick_precision`.
     tta
         Views that are averaged; see `tta.predict_views`.
     compiled
-        Compile the network with torch.compile, for one shape of tiles; what it compiles is kept
-        on disk, by torch, for the next run. See `compiling.missing_compiler`.
+        Compile the network with torch.compile for one shape of tiles; torch caches the result on
+        disk for the next run. See `compiling.missing_compiler`.
 
     Raises
     ------
     ConfigError
-        If there is no such device, or it does not compute at this precision.
+        If there is no such device, or it does not support this precision.
     """
 
     def __init__(
@@ -181,14 +182,15 @@ class Predictor:
         self._network: Callable[[torch.Tensor], torch.Tensor]
         self._exact: TileNetwork | None = None
         if isinstance(network, FileNetwork):
-            as_it_is = TileNetwork(network, card, dtype=torch.float32, multiple=1)
-            self._network = as_it_is.to(self.device)
+            unchanged = TileNetwork(network, card, dtype=torch.float32, multiple=1)
+            self._network = unchanged.to(self.device)
             return
-        trained = _in_use(network)
+        trained = _eval_on_cpu(network)
         multiple, dtype = size_multiple(trained), dtype_of(self.precision)
-        folded = fused(trained, self._image_channels, card.tile_px + -card.tile_px % multiple)
-        folded.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        fast = TileNetwork(folded, card, dtype=dtype, multiple=multiple).to(self.device)
+        tile_px = card.tile_px + -card.tile_px % multiple
+        fused = fuse_batch_norms(trained, self._image_channels, tile_px)
+        fused.to(dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fast = TileNetwork(fused, card, dtype=dtype, multiple=multiple).to(self.device)
         run: Callable[[torch.Tensor], torch.Tensor] = fast
         if compiled:
             run = torch.compile(fast, dynamic=False)
@@ -196,51 +198,51 @@ class Predictor:
         self._exact = TileNetwork(trained, card, dtype=torch.float32, multiple=multiple)
 
     def predict(self, tiles: torch.Tensor) -> torch.Tensor:
-        """Probabilities of tiles; see `TilePredictor.predict`.
+        """Predict probabilities of tiles; see `TilePredictor.predict`.
 
-        All calls should be of one shape: a compiled network is compiled for each, and libraries
-        choose kernels by it, which round differently.
+        All calls should have the same shape: a compiled network is recompiled for each shape, and
+        kernels for other shapes round differently.
 
         Raises
         ------
         ConfigError
-            If the device has too little memory for so many tiles.
+            If the device has too little memory for this many tiles.
         """
-        # Not inference_mode: tensors made in it are of a kind that is compiled for once more.
-        with self._fitting(tiles), torch.no_grad():
+        # Not inference_mode, whose tensors would trigger another compilation.
+        with self._explain_memory(tiles), torch.no_grad():
             return predict_views(self._predict_view, tiles, self._tta)
 
     def warm_up(self, batch: int, tile_px: int) -> float:
-        """Run one pass of the shape that will be predicted, on random tiles, and compile for it.
+        """Run one forward pass on random tiles, which compiles the network for their shape.
 
-        It does not count for the `drift`.
+        The pass is not used for the `drift`.
 
         Returns
         -------
         float
-            Seconds it took.
+            Time in seconds.
 
         Raises
         ------
         ConfigError
-            If the device has too little memory for so many tiles.
+            If the device has too little memory for this many tiles.
         """
         size = (batch, tile_px, tile_px, self._image_channels)
-        # A generator of its own, because training draws from the global one.
+        # Its own generator, because training draws from the global one.
         random = torch.Generator(self.device).manual_seed(0)
         tiles = torch.randint(256, size, dtype=torch.uint8, device=self.device, generator=random)
-        self._wait()
-        began = time.perf_counter()
-        with self._fitting(tiles), torch.no_grad():
+        self._synchronize()
+        start = time.perf_counter()
+        with self._explain_memory(tiles), torch.no_grad():
             self._network(tiles)
-            self._wait()
-        return time.perf_counter() - began
+            self._synchronize()
+        return time.perf_counter() - start
 
     @property
     def drift(self) -> PrecisionDrift:
-        """What speed costs, measured on the first tile that was predicted; zeros before that.
+        """Precision drift on the first predicted tile; zeros before a prediction.
 
-        On a CPU it is measured when it is first read, so that nothing delays the first tiles.
+        On a CPU it is measured on first access, so that it does not delay the first tiles.
         """
         if self._compared is not None:
             self._compare(*self._compared)
@@ -249,39 +251,38 @@ class Predictor:
     def _predict_view(self, tiles: torch.Tensor) -> torch.Tensor:
         found = self._network(tiles)
         if self._exact is not None:
-            first, fast = (part[:_COMPARED].to("cpu", copy=True) for part in (tiles, found))
+            first, fast = (part[:_DRIFT_TILES].to("cpu", copy=True) for part in (tiles, found))
             self._compared, self._exact = (self._exact, first, fast), None
-            if self.device.type == "cuda":  # it computes meanwhile
+            if self.device.type == "cuda":  # the CPU is free to compute it
                 self._compare(*self._compared)
         return found
 
     def _compare(self, exact: TileNetwork, tiles: torch.Tensor, found: torch.Tensor) -> None:
-        """Measure the drift, in a thread; the exact network is released afterwards."""
+        """Measure the drift in a thread, and release the exact network afterwards."""
         thread = ThreadPoolExecutor(1, thread_name_prefix="wsi-drift")
         self._drift, self._compared = thread.submit(_drift, exact, tiles, found), None
         thread.shutdown(wait=False)
 
-    def _wait(self) -> None:
-        """Wait until the device has done what it was given."""
+    def _synchronize(self) -> None:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
     @contextmanager
-    def _fitting(self, tiles: torch.Tensor) -> Iterator[None]:
-        """Say what to do where the device has too little memory."""
+    def _explain_memory(self, tiles: torch.Tensor) -> Iterator[None]:
+        """Turn an out-of-memory error into one that suggests a smaller batch or tile."""
         try:
             yield
         except torch.OutOfMemoryError as error:
             count, side = tiles.shape[:2]
-            way = f"--batch {count // 2}" if count > 1 else f"--tile {side // 2}"
+            option = f"--batch {count // 2}" if count > 1 else f"--tile {side // 2}"
             raise ConfigError(
                 f"{self.device} has too little memory for a batch of {count} tiles of {side} px; "
-                f"repeat with {way}"
+                f"retry with {option}"
             ) from error
 
 
-def _in_use(network: nn.Module) -> nn.Module:
-    """Network in eval mode on the CPU: itself, where it is so already."""
+def _eval_on_cpu(network: nn.Module) -> nn.Module:
+    """Return the network itself if it is in eval mode on the CPU, otherwise such a copy."""
     if not network.training and all(p.device.type == "cpu" for p in network.parameters()):
         return network
     return copy.deepcopy(network).eval().cpu()
@@ -289,16 +290,16 @@ def _in_use(network: nn.Module) -> nn.Module:
 
 @torch.inference_mode()
 def _drift(network: TileNetwork, tiles: torch.Tensor, found: torch.Tensor) -> PrecisionDrift:
-    """Shares of labels and of uint8 values that a network in float32 gives otherwise."""
+    """Compare a result with that of the float32 network."""
     exact = network(tiles)
     step = PROBABILITY_STEPS // 255
-    labels = _decided(found, network.exclusive) != _decided(exact, network.exclusive)
+    labels = _labels(found, network.exclusive) != _labels(exact, network.exclusive)
     values = (found + step // 2) // step != (exact + step // 2) // step
     return PrecisionDrift(float(labels.float().mean()), float(values.float().mean()))
 
 
-def _decided(found: torch.Tensor, exclusive: bool) -> torch.Tensor:
-    """Whether each class is above one half; of exclusive ones, with background first, which is."""
+def _labels(found: torch.Tensor, exclusive: bool) -> torch.Tensor:
+    """Return whether each class is above one half; for exclusive classes, the argmax."""
     if not exclusive:
         return found > PROBABILITY_STEPS // 2
     rest = PROBABILITY_STEPS - found.sum(dim=1, keepdim=True)

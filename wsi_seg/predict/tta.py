@@ -1,4 +1,4 @@
-"""Owns test-time augmentation: flips and quarter turns of tiles, and their exact inverses."""
+"""Owns test-time augmentation: flips and 90-degree rotations of tiles, and their inverses."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,8 @@ import torch
 from wsi_seg.choices import Tta
 from wsi_seg.errors import ConfigError
 
-# Each view: whether the columns are reversed first, then the number of quarter turns. The first
-# view is the tile as it is.
+# Each view: whether to flip the columns, then the number of 90-degree rotations. The first view is
+# the identity.
 _VIEWS: dict[Tta, tuple[tuple[bool, int], ...]] = {
     "none": ((False, 0),),
     "hflip": ((False, 0), (True, 0)),
@@ -20,28 +20,28 @@ _VIEWS: dict[Tta, tuple[tuple[bool, int], ...]] = {
 def predict_views(
     predict: Callable[[torch.Tensor], torch.Tensor], tiles: torch.Tensor, tta: Tta
 ) -> torch.Tensor:
-    """Mean prediction over the views of tiles, each turned back before.
+    """Average the predictions of several views of tiles, each transformed back.
 
     Parameters
     ----------
     predict
-        Maps ``(B, H, W, C)`` uint8, contiguous, to ``(B, K, H, W)`` int32; a call may overwrite
-        what the one before gave.
+        Maps contiguous ``(B, H, W, C)`` uint8 to ``(B, K, H, W)`` int32; a call may overwrite the
+        result of the previous one.
     tiles
-        ``(B, H, W, C)`` uint8; sides may differ.
+        ``(B, H, W, C)`` uint8; H and W may differ.
     tta
-        ``none``; ``hflip``; ``flips``: identity, both flips and both at once; ``d4``: all eight
-        flips and quarter turns.
+        ``none``; ``hflip``; ``flips``: identity, both flips and their combination; ``d4``: all
+        eight combinations of flips and 90-degree rotations.
 
     Returns
     -------
     torch.Tensor
-        ``(B, K, H, W)`` int32. Sums are of whole numbers, so the order of views does not matter.
+        ``(B, K, H, W)`` int32. Integer sums make the result independent of the order of views.
 
     Raises
     ------
     ConfigError
-        If ``tta`` is not one of these words.
+        If ``tta`` is not one of these names.
     """
     if tta not in _VIEWS:
         raise ConfigError(f"got tta {tta!r}; expected one of {', '.join(_VIEWS)}")

@@ -1,4 +1,4 @@
-"""Owns sampling: importance maps of slides, and the patches that are drawn from them."""
+"""Owns patch sampling: importance maps of slides, and samplers that draw from them."""
 
 from wsi_seg.sampling.grids import GridSampler
 from wsi_seg.sampling.importance import CellTable, SlideMap, map_cells

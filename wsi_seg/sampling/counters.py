@@ -1,8 +1,8 @@
-"""Owns random numbers that depend on (seed, epoch, stream, index) alone.
+"""Owns random numbers that depend only on (seed, epoch, stream, index).
 
 They come from the counter-based generator Philox (Salmon et al., SC 2011): key = (seed, epoch),
-counter = (index, stream). So any process can make number ``i`` without making those before it,
-and numpy's and torch's global generators stay untouched.
+counter = (index, stream). Any process can compute number ``i`` without those before it, and the
+global generators of numpy and torch are not used.
 """
 
 import enum
@@ -10,12 +10,12 @@ import enum
 import numpy as np
 from numpy.typing import NDArray
 
-# Numbers of 64 bits that one step of Philox's counter yields.
+# 64-bit numbers per increment of Philox's counter.
 BITS64 = 4
 
 
 class Stream(enum.IntEnum):
-    """Purposes that draw independently of each other."""
+    """Independent streams of random numbers."""
 
     LAYERS = 1
     OBJECTS = 2
@@ -29,7 +29,7 @@ class Stream(enum.IntEnum):
 def random_bits(
     seed: int, epoch: int, *, stream: Stream, first: int, count: int
 ) -> NDArray[np.uint64]:
-    """Random bits of the indices ``[first, first + count)``, shape ``(count, 4)`` uint64."""
+    """Return the random bits of indices ``[first, first + count)``, ``(count, 4)`` uint64."""
     bits = _philox(seed, epoch, stream, first)
     raw: NDArray[np.uint64] = bits.random_raw(count * BITS64).reshape(count, BITS64)
     return raw
@@ -38,14 +38,14 @@ def random_bits(
 def uniforms(
     seed: int, epoch: int, *, stream: Stream, first: int, count: int
 ) -> NDArray[np.float64]:
-    """Uniform numbers in [0, 1) of the indices ``[first, first + count)``, ``(count, 4)``."""
+    """Return uniform numbers in [0, 1) for indices ``[first, first + count)``, ``(count, 4)``."""
     raw = random_bits(seed, epoch, stream=stream, first=first, count=count)
-    # The upper 53 bits, which a float64 holds exactly.
+    # A float64 has 53 bits of precision.
     return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def generator(seed: int, epoch: int, *, stream: Stream) -> np.random.Generator:
-    """Build a numpy generator for what needs a whole epoch at once, such as a permutation."""
+    """Build a numpy generator for draws over a whole epoch, such as a permutation."""
     return np.random.Generator(_philox(seed, epoch, stream, 0))
 
 

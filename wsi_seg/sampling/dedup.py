@@ -1,7 +1,7 @@
-"""Owns finding copies of one slide in a collection, so that folds never separate them.
+"""Owns finding duplicates of slides in a collection, so that no split separates them.
 
-Two slides are copies if their files have the same bytes (as far as tiling digested them), or the
-same shape and thumbnails that correlate: then one was encoded again.
+Two slides are duplicates if their files have the same digest and size, or if they have the same
+shape and their thumbnails correlate, as after re-encoding.
 """
 
 import json
@@ -22,21 +22,28 @@ from wsi_seg.store import Collection, SlideStore, read_thumbnail
 FILE = "duplicates.json"
 
 _THUMBNAIL_PX = 64
-# Encoding again leaves 0.999 and more; neighbouring sections of one block stay below 0.98.
-_LEAST_CORRELATION = 0.99
-# Grey levels by which a thumbnail must vary to be compared with others at all.
-_LEAST_SPREAD = 2.0
+# Re-encoding keeps 0.999 or more; adjacent sections of one block are below 0.98.
+_MIN_CORRELATION = 0.99
+# Minimum standard deviation of a thumbnail in grey levels; plainer ones are not compared.
+_MIN_STD = 2.0
 _SHAPE_TOLERANCE = 0.01
 
-# Slides that are compared with all others at a time.
+# Slides compared with all others at a time.
 _ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
 class Duplicates:
-    """Groups of slides that are copies of each other; slides without a copy are in none.
+    """Groups of slides that are duplicates of each other, with two or more slides each.
 
-    ``slides`` were compared, ``failures`` says why others could not be.
+    Parameters
+    ----------
+    slides
+        Number of slides that were compared.
+    groups
+        Names of the slides of each group, sorted.
+    failures
+        Error message of each slide that could not be read, by name.
     """
 
     slides: int
@@ -44,64 +51,64 @@ class Duplicates:
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
-        """Name the groups in sentences for people."""
+        """Summarise the groups as lines of text."""
         if not self.groups:
             return [f"{self.slides} slides, no two of them are copies"]
         groups = [f"  {' = '.join(group)}" for group in self.groups]
         return [f"{self.slides} slides, {len(self.groups)} groups of copies:", *groups]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be compared; all others are done."""
+        """Raise a `BatchError` if some slides could not be compared."""
         require_none(self.failures, done=self.slides)
 
 
 def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
-    """Look for copies; time grows with the square of the number of slides, not with their size.
+    """Find duplicate slides; time is quadratic in the number of slides, whatever their size.
 
-    Held are a thumbnail of 16 KiB of each slide, some 20 bytes for each slide and row of a block
-    that is compared, and the pairs that were found: 200 MB for 10,000 slides.
+    Memory holds a thumbnail of 16 KiB per slide, about 20 bytes per slide and row of the block
+    being compared, and the pairs found: 200 MB for 10,000 slides.
 
     Parameters
     ----------
     collection
         The slides.
     progress
-        Advanced by slides.
+        Advanced once per slide.
     """
 
     def work(name: str) -> tuple[object, float, NDArray[np.float32]]:
         store = collection[name]
         extent = store.pyramid.extent
-        return _digest(store), extent.width / extent.height, _picture(store)
+        return _digest(store), extent.width / extent.height, _normalized_thumbnail(store)
 
     batch = run_each(collection.names(), work, title="compare", progress=progress)
     names, found = list(batch.results), list(batch.results.values())
     digests = [digest for digest, _, _ in found]
     shapes = np.array([shape for _, shape, _ in found], dtype=np.float64)
-    pictures = np.array([picture for _, _, picture in found], dtype=np.float32)
-    pictures = pictures.reshape(len(names), _THUMBNAIL_PX**2)  # also where there are none
+    thumbnails = np.array([thumbnail for _, _, thumbnail in found], dtype=np.float32)
+    thumbnails = thumbnails.reshape(len(names), _THUMBNAIL_PX**2)  # even if there are no slides
     first: dict[object, int] = {}
-    pairs = list(_alike(pictures, shapes))
+    pairs = list(_alike(thumbnails, shapes))
     pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
     groups = connected([names[a], names[b]] for a, b in pairs)
     return Duplicates(len(names), groups, batch.failures)
 
 
-def _alike(pictures: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:
-    """Pairs of slides whose thumbnails correlate and whose shapes agree, the lower number first."""
-    for start in range(0, len(pictures), _ROWS):
+def _alike(thumbnails: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:
+    """Yield pairs of slides with correlated thumbnails and equal shapes, lower index first."""
+    for start in range(0, len(thumbnails), _ROWS):
         rows = slice(start, start + _ROWS)
-        same = pictures[rows] @ pictures[start:].T >= _LEAST_CORRELATION
+        same = thumbnails[rows] @ thumbnails[start:].T >= _MIN_CORRELATION
         same &= np.abs(shapes[rows, None] / shapes[None, start:] - 1) <= _SHAPE_TOLERANCE
         yield from (np.argwhere(np.triu(same, 1)) + start).tolist()
 
 
 def connected(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
-    """Find the connected components of linked names; names without a link are left out."""
+    """Return the connected components of linked names, sorted; single names are left out."""
     groups: dict[str, set[str]] = {}
     for link in links:
         merged = set(link).union(*(groups.get(name, ()) for name in link))
@@ -111,7 +118,7 @@ def connected(links: Iterable[Sequence[str]]) -> tuple[tuple[str, ...], ...]:
 
 
 def write_duplicates(collection: Path, found: Duplicates) -> Path:
-    """Note the groups in the collection, where folds look for them.
+    """Write the groups into the collection, where the split reads them.
 
     Raises
     ------
@@ -124,12 +131,12 @@ def write_duplicates(collection: Path, found: Duplicates) -> Path:
 
 
 def read_duplicates(collection: Path) -> tuple[tuple[str, ...], ...]:
-    """Read the groups that were noted in a collection; none if they were not searched.
+    """Read the groups written by `write_duplicates`; empty if there is no file.
 
     Raises
     ------
     StoreError
-        If the file is damaged.
+        If the file cannot be read or is damaged.
     """
     path = collection / FILE
     try:
@@ -148,8 +155,8 @@ def _digest(store: SlideStore) -> object:
     return source.get("sha256_of_ends"), source.get("bytes")
 
 
-def _picture(store: SlideStore) -> NDArray[np.float32]:
-    """Thumbnail with mean 0 and length 1, so that products are correlations; 0 if it is plain."""
+def _normalized_thumbnail(store: SlideStore) -> NDArray[np.float32]:
+    """Return a thumbnail with mean 0 and norm 1, so that products are correlations; 0 if plain."""
     extent = store.pyramid.extent
     size = Extent(height=min(_THUMBNAIL_PX, extent.height), width=min(_THUMBNAIL_PX, extent.width))
     grey = read_thumbnail(store.image, size).mean(axis=2)
@@ -157,7 +164,7 @@ def _picture(store: SlideStore) -> NDArray[np.float32]:
         rows = np.arange(_THUMBNAIL_PX) * size.height // _THUMBNAIL_PX
         columns = np.arange(_THUMBNAIL_PX) * size.width // _THUMBNAIL_PX
         grey = grey[np.ix_(rows, columns)]
-    if float(grey.std()) < _LEAST_SPREAD:
+    if float(grey.std()) < _MIN_STD:
         return np.zeros(_THUMBNAIL_PX**2, dtype=np.float32)
     flat = (grey - grey.mean()).ravel()
     scaled: NDArray[np.float32] = (flat / np.linalg.norm(flat)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Owns how slides look as a whole, and which look unlike those that a model learned from."""
+"""Owns colour statistics of slides, and detecting slides that differ from a training set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,22 +16,22 @@ from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import Collection, SlideStore, read_thumbnail
 from wsi_seg.store.names import TISSUE
 
-# Side of the picture that is measured.
+# Longer side of the thumbnail that is measured.
 _LONGEST_PX = 512
 
-# How many deviations from the middle of the others are unlike them, and the least that one counts:
-# slides of one batch may be all but equal, and an eye hardly sees 2 units of L*a*b*.
-_FAR = 4.0
-_LEAST_DEVIATION = 2.0
-# Deviation of a normal distribution from the median of absolute differences.
+# Threshold in robust standard deviations from the median of the others, and the minimum deviation:
+# slides of one batch may be nearly equal, and 2 units of L*a*b* are hardly visible.
+_THRESHOLD = 4.0
+_MIN_DEVIATION = 2.0
+# Ratio of standard deviation to median absolute deviation of a normal distribution.
 _NORMAL = 1.4826
-# An mpp that differs by more than this is another resolution, as in inference.
+# Largest ratio of mpp that counts as the same resolution, as in inference.
 _SAME_MPP = 1.2
 
 
 @dataclass(frozen=True, slots=True)
 class SlideLook:
-    """How the tissue of one slide looks; all of it where there is no tissue mask.
+    """Colour statistics of the tissue of one slide, or of all of it without a tissue mask.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class SlideLook:
     lightness_sd, red_green_sd, yellow_blue_sd
         Their standard deviations.
     mpp
-        Micrometres per pixel of level 0; None where it is unknown.
+        Micrometres per pixel of level 0; None if unknown.
     """
 
     lightness: float
@@ -52,7 +52,7 @@ class SlideLook:
     mpp: float | None = None
 
 
-# What is compared as a distribution.
+# Statistics whose distributions are compared.
 FIGURES = (
     "lightness", "red_green", "yellow_blue", "lightness_sd", "red_green_sd", "yellow_blue_sd",
 )  # fmt: skip
@@ -60,13 +60,13 @@ FIGURES = (
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """How the slides of a collection look, and why others could not be measured."""
+    """Colour statistics of a collection's slides, and error messages of slides that failed."""
 
     slides: Mapping[str, SlideLook]
     failures: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self) -> list[tuple[str, ...]]:
-        """Cells of a table: slide, the six figures, mpp."""
+        """Return table rows: slide, the six statistics, mpp."""
         return [
             (
                 name,
@@ -77,31 +77,31 @@ class Looks:
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be measured; all others are done."""
+        """Raise a `BatchError` if some slides could not be measured."""
         require_none(self.failures, done=len(self.slides))
 
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """How the slides of one collection differ from those of another.
+    """Differences between the slides of two collections.
 
     Parameters
     ----------
     distances
-        Of each figure, Kolmogorov and Smirnov's distance of the two distributions, 0 to 1.
+        Kolmogorov-Smirnov statistic of each colour statistic, 0 to 1.
     verdicts
-        Of each slide, what is unlike the others, in words; empty where nothing is.
+        Deviations of each slide from the others, in words; empty if there are none.
     """
 
     distances: Mapping[str, float]
     verdicts: Mapping[str, tuple[str, ...]]
 
     def lines(self) -> list[str]:
-        """Sentences for people."""
+        """Summarise the differences as lines of text."""
         far = {name: words for name, words in self.verdicts.items() if words}
         shown = ", ".join(f"{name} {value:.2f}" for name, value in self.distances.items())
         return [
@@ -111,19 +111,19 @@ class Drift:
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the fields as JSON values."""
         return asdict(self)
 
 
 def measure_looks(collection: Collection, *, progress: Progress) -> Looks:
-    """Measure a small picture of each slide; memory does not grow with their size.
+    """Measure colour statistics on a thumbnail of each slide, in constant memory.
 
     Parameters
     ----------
     collection
         The slides.
     progress
-        Advanced by slides.
+        Advanced once per slide.
 
     Examples
     --------
@@ -137,23 +137,23 @@ def measure_looks(collection: Collection, *, progress: Progress) -> Looks:
 
 
 def compare_looks(found: Looks, others: Looks) -> Drift:
-    """Compare slides with those that a model learned from.
+    """Compare slides with the training slides of a model.
 
-    A slide is unlike them in a figure that is further from their median than four deviations, which
-    are 1.48 times the median of their absolute differences and 2 units at least; or where its mpp
-    differs from their median by more than 20 %.
+    A slide differs in a statistic that is more than four robust standard deviations (1.48 times the
+    median absolute deviation, at least 2 units) from the median of the training slides, or if its
+    mpp differs from their median by more than 20 %.
 
     Parameters
     ----------
     found
-        Slides to judge.
+        Slides to check.
     others
-        Slides to judge them by.
+        Slides to compare them with.
 
     Raises
     ------
     StoreError
-        If there is no slide on either side.
+        If either has no slides.
     """
     if not found.slides or not others.slides:
         raise StoreError(
@@ -163,7 +163,7 @@ def compare_looks(found: Looks, others: Looks) -> Drift:
     ours, theirs = _values(found), _values(others)
     middle = np.median(theirs, axis=0)
     deviation = np.median(np.abs(theirs - middle), axis=0) * _NORMAL
-    deviation = np.maximum(deviation, _LEAST_DEVIATION)
+    deviation = np.maximum(deviation, _MIN_DEVIATION)
     known = [look.mpp for look in others.slides.values() if look.mpp is not None]
     mpp = float(np.median(known)) if known else None
     verdicts = {}
@@ -171,7 +171,7 @@ def compare_looks(found: Looks, others: Looks) -> Drift:
         words = [
             f"{figure} {value:+.1f} deviations"
             for figure, value in zip(FIGURES, row, strict=True)
-            if abs(value) > _FAR
+            if abs(value) > _THRESHOLD
         ]
         verdicts[name] = (*words, *_unlike_mpp(look.mpp, mpp))
     distances = {
@@ -182,7 +182,7 @@ def compare_looks(found: Looks, others: Looks) -> Drift:
 
 
 def distribution(stores: Sequence[SlideStore]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of each of `FIGURES` over slides, ``(6,)`` each."""
+    """Return mean and standard deviation of each of `FIGURES` over slides, ``(6,)`` float64."""
     values = _values(Looks({store.name: _look(store) for store in stores}))
     return values.mean(axis=0), values.std(axis=0)
 
@@ -194,7 +194,7 @@ def _unlike_mpp(own: float | None, others: float | None) -> list[str]:
 
 
 def _values(looks: Looks) -> NDArray[np.float64]:
-    """Figures of each slide, ``(n, 6)``."""
+    """Stack the statistics of all slides, ``(n, 6)``."""
     return np.array([[getattr(look, name) for name in FIGURES] for look in looks.slides.values()])
 
 

@@ -1,4 +1,4 @@
-"""Owns folds: slides in parts held out in turn, patients together, foreground spread evenly."""
+"""Owns cross-validation folds: groups stay together, and foreground is stratified."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
 from wsi_seg.errors import ConfigError
 
-# Bins of foreground area that every fold should get its part of.
+# Bins of foreground area for stratification.
 _BINS = 4
 
 
@@ -20,14 +20,14 @@ def make_folds(
     Parameters
     ----------
     areas
-        Foreground of each slide, in any unit; slides are stratified by it.
+        Foreground area of each slide, in any unit; slides are stratified by it.
     groups
-        Slides of one group, such as those of one patient, come into one fold; a slide that is
-        not named is a group of its own.
+        Group of each slide, such as its patient; a group is never split. A slide that is not listed
+        is its own group.
     count
         Number of folds.
     seed
-        Decides among folds that are as good.
+        Random seed.
 
     Returns
     -------
@@ -44,7 +44,7 @@ def make_folds(
     if len(set(group)) < count:
         raise ConfigError(
             f"data.folds is {count}, but the {len(names)} labelled slides ({', '.join(names)}) "
-            f"are {len(set(group))} groups; expected one per fold at least"
+            f"are {len(set(group))} groups; expected at least one group per fold"
         )
     strata = _strata(np.array([areas[name] for name in names]), count)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)
@@ -58,19 +58,19 @@ def make_folds(
 def hold_out(
     areas: Mapping[str, float], groups: Mapping[str, str], count: int, draws: np.random.Generator
 ) -> tuple[str, ...]:
-    """Slides to hold out once: whole groups, with as much foreground in proportion as the others.
+    """Choose slides to hold out: whole groups, stratified by foreground area.
 
-    Groups are taken in a drawn order in which each bin of foreground area comes as often as it has
-    groups, until there are enough slides.
+    Groups are taken in a random order that interleaves the bins of foreground area in proportion to
+    their number of groups, until there are enough slides.
 
     Parameters
     ----------
     areas, groups
         See `make_folds`.
     count
-        Slides wanted; the last group may bring some more.
+        Number of slides; the last group may exceed it.
     draws
-        Decides among groups of one bin.
+        Random generator.
     """
     members: dict[str, list[str]] = {}
     for name in areas:
@@ -92,7 +92,7 @@ def hold_out(
 
 
 def _strata(areas: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Bins of area, none with fewer slides than there are folds; slides without any separately."""
+    """Bin areas so that each bin has at least ``count`` slides; slides without foreground are 0."""
     for bins in range(_BINS, 0, -1):
         edges = (
             np.quantile(areas[areas > 0], np.linspace(0, 1, bins + 1)[1:-1])

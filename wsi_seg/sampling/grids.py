@@ -1,4 +1,4 @@
-"""Owns grid sampling: every patch of a grid that touches tissue, once an epoch."""
+"""Owns grid sampling: every patch of a grid that touches tissue, once per epoch."""
 
 from collections.abc import Sequence
 
@@ -10,27 +10,27 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.reading.boxes import box_sums
 from wsi_seg.sampling.counters import Stream, generator, uniforms
 from wsi_seg.sampling.importance import SlideMap
-from wsi_seg.sampling.positions import lengths_of, shown_whole
+from wsi_seg.sampling.positions import centre_small_slides, lengths_of
 from wsi_seg.sampling.samplers import NO_OBJECT, Draws, Layer
 
 
 class GridSampler:
-    """Draws each patch of a grid over the tissue once an epoch, in a fresh order.
+    """Draws each patch of a grid over the tissue once per epoch, in a new random order.
 
-    The same `Draws` as of `PatchSampler`, from the same kind of counters.
+    It has the same interface as `PatchSampler`, and its draws are reproducible in the same way.
 
     Parameters
     ----------
     maps
         One per slide.
     grid
-        Overlap of neighbours, and whether the grid moves from epoch to epoch.
+        Overlap of neighbouring patches, and whether each epoch shifts the grid.
     sides
-        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)``.
+        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)`` float64.
     seed
-        Of the run.
+        Seed of the run.
     batch
-        The number of patches is rounded up to whole batches of this many, with the first ones.
+        The number of patches is rounded up to whole batches of this size, by repeating the first.
 
     Raises
     ------
@@ -52,7 +52,7 @@ class GridSampler:
         self._sides, self._lengths = sides, lengths_of(maps)
         self._strides = sides * (1 - grid.overlap)
         if grid.shifted:
-            # Steps that fill the slide: then a shift reaches every position as often.
+            # Strides that divide the slide evenly: shifts then reach all positions equally often.
             self._strides = self._lengths / np.ceil(self._lengths / self._strides)
         centres = [
             _centres(slide, side, stride, moved=grid.shifted)
@@ -70,7 +70,7 @@ class GridSampler:
         return self.length
 
     def epoch(self, epoch: int) -> Draws:
-        """All draws of one epoch, in the order in which they are shown."""
+        """Return all draws of one epoch, in training order."""
         order = generator(self._seed, epoch, stream=Stream.LAYERS).permutation(len(self._slide))
         picked = np.resize(order, self.length)
         slide = self._slide[picked]
@@ -80,7 +80,7 @@ class GridSampler:
             offset = uniforms(self._seed, epoch, stream=Stream.POSITIONS, first=0, count=count)
             shift = (offset[:, :2] - 0.5) * self._strides
             moved = np.clip(centres + shift[slide], 0, self._lengths[slide] - 1e-6)
-            centres = shown_whole(moved, self._lengths[slide], self._sides[slide])
+            centres = centre_small_slides(moved, self._lengths[slide], self._sides[slide])
         return Draws(
             slide=slide,
             y=centres[:, 0].copy(),
@@ -94,13 +94,13 @@ class GridSampler:
 def _centres(
     slide: SlideMap, side: NDArray[np.float64], stride: NDArray[np.float64], *, moved: bool
 ) -> NDArray[np.float64]:
-    """Centres ``(n, 2)``, y and x, of the patches that touch a cell with tissue.
+    """Return the centres ``(n, 2)``, y and x, of the patches that touch a cell with tissue.
 
-    Where the grid moves by up to half a stride, patches count that touch one at any offset: else
-    those at the edge of the tissue would show it in their middle too often.
+    If the grid is shifted, by up to half a stride, patches that touch tissue at any offset count.
+    Otherwise patches at the edge of the tissue would show it in their middle too often.
     """
     lengths = slide.extent.height, slide.extent.width
-    along = _middles if moved else _along
+    along = _step_centres if moved else _patch_centres
     ys, xs = (along(*each) for each in zip(lengths, side, stride, strict=True))
     reach = side + stride if moved else side
     found = slide.tissue > 0
@@ -110,16 +110,16 @@ def _centres(
     return np.stack([ys[row], xs[column]], axis=1)
 
 
-def _along(length: int, side: float, stride: float) -> NDArray[np.float64]:
-    """Centres along an axis; the last patch ends at the border or covers it."""
+def _patch_centres(length: int, side: float, stride: float) -> NDArray[np.float64]:
+    """Return the centres along an axis; the last patch ends at the border or covers it."""
     count = max(1, int(np.ceil((length - side) / stride)) + 1)
     starts = np.minimum(np.arange(count) * stride, max(0.0, length - side))
     centres: NDArray[np.float64] = starts + side / 2
     return np.minimum(centres, length / 2) if length < side else centres
 
 
-def _middles(length: int, _: float, stride: float) -> NDArray[np.float64]:
-    """Middles of the steps along an axis that they fill."""
+def _step_centres(length: int, _: float, stride: float) -> NDArray[np.float64]:
+    """Return the centres of the steps along an axis that the stride divides evenly."""
     middles: NDArray[np.float64] = np.arange(0.5, round(length / stride)) * np.float64(stride)
     return middles
 
@@ -127,7 +127,7 @@ def _middles(length: int, _: float, stride: float) -> NDArray[np.float64]:
 def _cells(
     centres: NDArray[np.float64], side: float, cell_px: float, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """First cell under each patch, and first cell after it."""
+    """Return the first cell that each patch covers, and the first cell after it."""
     first = np.clip(np.floor((centres - side / 2) / cell_px), 0, count - 1).astype(np.int64)
     last = np.clip(np.ceil((centres + side / 2) / cell_px), first + 1, count).astype(np.int64)
     return first, last

@@ -1,4 +1,4 @@
-"""Owns which slides belong together, so that no split separates them: of one patient, or copies."""
+"""Owns grouping slides that no split may separate: those of one patient, and duplicates."""
 
 import csv
 import re
@@ -12,15 +12,17 @@ from wsi_seg.sampling.dedup import connected, read_duplicates
 
 
 def group_slides(data: DataConfig, names: Sequence[str]) -> dict[str, str]:
-    """Group of each slide that is not alone.
+    """Return the group of each slide that shares a group with others.
 
-    Slides are linked by the recipe's table, by its pattern and by what ``wsi-seg dedup`` noted;
-    links add up.
+    Slides are linked by the recipe's table, its pattern and the duplicates that ``wsi-seg dedup``
+    found; groups are the connected components of all links.
 
     Raises
     ------
     ConfigError
-        If the table cannot be read or misses a slide, or the pattern does not fit a name.
+        If the table cannot be read or misses a slide, or the pattern does not match a name.
+    StoreError
+        If the file of duplicates is damaged.
     """
     links: list[Sequence[str]] = []
     if data.groups is not None:
@@ -42,15 +44,15 @@ def _by_table(path: Path, names: Sequence[str]) -> list[list[str]]:
         raise ConfigError(f"data.groups: cannot read {path}: {error}") from error
     if not rows or [column.strip().lower() for column in rows[0][:2]] != ["slide", "group"]:
         raise ConfigError(
-            f"data.groups: {path} begins with {rows[0] if rows else 'nothing'}; expected columns "
-            "slide, group"
+            f"data.groups: {path} starts with {rows[0] if rows else 'nothing'}; expected the "
+            "columns slide, group"
         )
     group_of = {row[0].strip(): row[1].strip() for row in rows[1:] if len(row) > 1}
     missing = [name for name in names if name not in group_of]
     if missing:
         raise ConfigError(
-            f"data.groups: {path} has no line for {', '.join(missing[:5])} "
-            f"({len(missing)} slides in all); expected every slide of the recipe"
+            f"data.groups: {path} has no row for {', '.join(missing[:5])} "
+            f"({len(missing)} slides in total); expected every slide of the recipe"
         )
     return _linked(names, [group_of[name] for name in names])
 
@@ -61,8 +63,8 @@ def _by_pattern(pattern: str, names: Sequence[str]) -> list[list[str]]:
         match = re.match(pattern, name)
         if match is None:
             raise ConfigError(
-                f"data.group_pattern {pattern!r} does not fit slide {name!r}; expected a group "
-                "in every name"
+                f"data.group_pattern {pattern!r} does not match slide {name!r}; expected it to "
+                "match every slide's name"
             )
         found.append(match[1])
     return _linked(names, found)

@@ -1,7 +1,7 @@
-"""Owns the importance map: a slide cut into cells, each with its share of tissue, and its objects.
+"""Owns the importance map of a slide: a grid of cells with their tissue fraction, and the objects.
 
-A map is small (a cell is about 32 um wide) and is made from the tissue mask's pyramid in bands of
-rows, so making it costs neither time nor memory that grows with the slide's pixels.
+A map is small (a cell is about 32 um wide) and is computed from the tissue mask's pyramid in bands
+of rows, so time and memory do not grow with the pixels of the slide.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ from wsi_seg.store import Multiscale
 
 HARD_NEGATIVES = "hard_negatives"
 
-# Shares of a cell are kept in steps of 1/255.
+# Fraction of each cell in steps of 1/255, ``(rows, columns)`` uint8.
 Share = NDArray[np.uint8]
 _FULL = 255
 
@@ -28,20 +28,20 @@ _BAND_PX = 2048
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SlideMap:
-    """Where patches of one slide may come from.
+    """Importance map of one slide, from which patch positions are drawn.
 
     Parameters
     ----------
     name
-        Of the slide.
+        Name of the slide.
     extent
-        Of level 0.
+        Extent of level 0.
     px_area
         Area of a level-0 pixel in the unit that all maps of a run share (um2, or pixels).
     cell_px
-        Side of a cell in level-0 pixels; cells of the last row and column may be cut by the border.
+        Side of a cell in level-0 pixels; the border may cut the cells of the last row and column.
     tissue
-        Share of each cell that is tissue, ``(rows, columns)`` uint8, 255 = all of it.
+        Fraction of each cell that is tissue, ``(rows, columns)`` uint8, 255 = the whole cell.
     boxes
         Bounding boxes of the objects, ``(n, 4)`` float64: y, x, y_end, x_end in level-0 pixels.
     class_ids
@@ -49,18 +49,19 @@ class SlideMap:
     areas
         Area of each object in level-0 px², ``(n,)`` float64.
     sources
-        Who drew each object, ``(n,)`` text.
+        Annotation source of each object, ``(n,)`` text.
     covered
-        Share of each cell that objects cover, as ``tissue``; None where nothing asks for it.
+        Fraction of each cell that objects cover, like ``tissue``; None if not needed.
     hard_negatives
-        How wrong the last model was in each cell, as ``tissue``; None before it was mined.
+        Mean error of a previous model in each cell, like ``tissue``; None if not mined yet.
     regions
-        Share of each cell that a region covers, as ``tissue``, by the region's class.
+        Fraction of each cell that a region covers, like ``tissue``, by the region's class.
     lesions
-        Of which lesion each object is a slice, ``(n,)`` text, empty where of none; None where no
-        object is.
+        Lesion of which each object is a slice, ``(n,)`` text, empty if it has none; None if no
+        object has one.
     diameters_mm
-        Of the lesion of each object, ``(n,)`` float64, NaN where there is none; None as above.
+        Diameter of each object's lesion, ``(n,)`` float64, NaN if it has none; None if no object
+        has one.
     """
 
     name: str
@@ -79,7 +80,7 @@ class SlideMap:
     diameters_mm: NDArray[np.float64] | None = None
 
     def within(self, share: Share) -> Share:
-        """Share of each cell's full size: less than ``share`` where the border cuts the cell."""
+        """Scale ``share`` by the fraction of each cell that is inside the slide."""
         rows, columns = share.shape
         inside = share.copy()
         for edge, cells, length in (
@@ -87,12 +88,12 @@ class SlideMap:
             (inside[:, -1], columns, self.extent.width),
         ):
             part = min(1.0, (length - (cells - 1) * self.cell_px) / self.cell_px)
-            edge[:] = np.maximum(np.rint(edge * part), edge > 0)  # what is there stays
+            edge[:] = np.maximum(np.rint(edge * part), edge > 0)  # never rounded down to 0
         return inside
 
     @property
     def boundary(self) -> Share:
-        """255 in cells that objects cover in part, 0 elsewhere."""
+        """Cells that objects cover partly: 255, and 0 elsewhere, like ``tissue``."""
         if self.covered is None:
             return np.zeros_like(self.tissue)
         return np.where((self.covered > 0) & (self.covered < _FULL), _FULL, 0).astype(np.uint8)
@@ -106,25 +107,25 @@ def map_cells(
     value: int | None = None,
     mean: bool = False,
 ) -> Share:
-    """Cut a mask of a slide into cells.
+    """Reduce a mask of a slide to cells.
 
     Parameters
     ----------
     mask
-        Label of the slide; without one the whole slide counts.
+        Label of the slide; None stands for a mask of the whole slide.
     extent
-        Of the slide's level 0.
+        Extent of level 0.
     cell_px
         Side of a cell in level-0 pixels.
     value
-        Only pixels of this value count; None counts all that are not 0.
+        Count pixels of this value; None counts all pixels that are not 0.
     mean
-        Take the mean of the values instead of counting pixels.
+        Average the values instead of counting pixels.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(rows, columns)``: share of each cell in 1/255, or the mean.
+        ``(rows, columns)``: fraction of each cell in 1/255, or the mean value.
     """
     shape = (cells_along(extent.height, cell_px), cells_along(extent.width, cell_px))
     if mask is None:
@@ -139,7 +140,7 @@ def map_cells(
 
 
 def cells_along(length: int, cell_px: float) -> int:
-    """Count the cells along a side of a slide, in level-0 pixels."""
+    """Return the number of cells along a side of ``length`` level-0 pixels."""
     return max(1, int(np.ceil(length / cell_px)))
 
 
@@ -151,7 +152,7 @@ def _cell_means(
     shape: tuple[int, int],
     weigh: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
 ) -> Share:
-    """Mean of each cell's weighed pixels, from the coarsest level with at least 2 px per cell."""
+    """Average ``weigh(pixels)`` per cell, on the coarsest level with at least 2 px per cell."""
     scale = extent.height / tissue.pyramid.extent.height
     level = tissue.pyramid.level_at_or_below(max(1.0, cell_px / scale / 2))
     size = tissue.pyramid.extents[level]
@@ -172,7 +173,7 @@ def _cell_means(
 
 
 def _borders(cells: int, step: float, length: int) -> NDArray[np.int64]:
-    """First pixel of each cell and first one after it, ``(cells, 2)``, at least 1 px each."""
+    """Return start and end pixel of each cell, ``(cells, 2)``, at least 1 px apart."""
     edges = np.rint(np.arange(cells + 1) * step).astype(np.int64)
     start = np.minimum(edges[:-1], length - 1)
     end = np.clip(edges[1:], start + 1, length)
@@ -181,19 +182,19 @@ def _borders(cells: int, step: float, length: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CellTable:
-    """Cells of all slides that a layer has, for draws in O(log n), one byte for each cell.
+    """Weighted cells of one layer over all slides, for draws in O(log n) with one byte per cell.
 
-    Cells are in blocks of 64; a draw finds its block by the blocks' running sum, then its cell
-    among 64. Cells are counted through the maps one after the other, each map from a new block.
+    Cells are in blocks of 64; a draw finds its block by binary search, then its cell within the
+    block. Cells are numbered through all maps, each map starting at a new block.
 
     Parameters
     ----------
     weights
-        ``(blocks, 64)`` uint8.
+        Weights of the cells, ``(blocks, 64)`` uint8.
     cumulative
-        Running sum of the blocks' weights times their factors, ``(blocks,)`` float64.
+        Cumulative sum of the blocks' weights times their factors, ``(blocks,)`` float64.
     factors
-        Of each block: the factor of its weights, ``(blocks,)`` float32.
+        Factor of each block's weights, ``(blocks,)`` float32.
     """
 
     weights: NDArray[np.uint8]
@@ -202,7 +203,7 @@ class CellTable:
 
     @classmethod
     def of(cls, layers: Sequence[tuple[Share, float]]) -> "CellTable":
-        """Table of one layer: for each map the weights of its cells and their factor."""
+        """Build the table of one layer from the weights of each map's cells and their factor."""
         blocks, factors = [], []
         for weights, factor in layers:
             flat = np.zeros((-(-weights.size // BLOCK), BLOCK), dtype=np.uint8)
@@ -215,22 +216,27 @@ class CellTable:
 
     @property
     def total(self) -> float:
-        """Weight of all cells."""
+        """Sum of all weights times their factors."""
         return float(self.cumulative[-1])
 
     def draw(self, uniform: NDArray[np.float64]) -> NDArray[np.int64]:
-        """Cells drawn by numbers in [0, 1), each with probability weight / total weight.
+        """Draw cells with probability proportional to their weight.
+
+        Parameters
+        ----------
+        uniform
+            Uniform numbers in [0, 1), ``(n,)`` float64.
 
         Returns
         -------
         NDArray[np.int64]
-            ``block * 64 + place``.
+            Index of each cell, ``block * 64 + place``, ``(n,)``.
         """
         drawn = np.empty(len(uniform), dtype=np.int64)
         for first in range(0, len(uniform), _DRAWS_AT_ONCE):
             part = uniform[first : first + _DRAWS_AT_ONCE] * self.total
             block = np.searchsorted(self.cumulative, part, side="right")
-            # Rounding may lead past the last block that has weight.
+            # Rounding errors can lead past the last block with weight.
             block = np.minimum(block, np.searchsorted(self.cumulative, self.total, side="left"))
             before = np.where(block > 0, self.cumulative[block - 1], 0.0)
             rest = (part - before) / self.factors[block]
@@ -241,7 +247,7 @@ class CellTable:
         return drawn
 
     def share(self, cells: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Probability of cells, given as `draw` gives them."""
+        """Return the probability of cells by their index from `draw`, ``(n,)`` float64."""
         block, place = np.divmod(cells, BLOCK)
         weights = self.weights[block, place].astype(np.float64)
         found: NDArray[np.float64] = weights * self.factors[block] / self.total

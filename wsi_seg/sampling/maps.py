@@ -1,4 +1,4 @@
-"""Owns the slides that training draws from: objects and masks are read once, for all its stages."""
+"""Owns the training slides: objects and masks are read once for all folds and phases of a run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,13 +14,13 @@ from wsi_seg.store import SlideStore
 from wsi_seg.store.class_view import any_plane
 from wsi_seg.store.names import TISSUE
 
-# Source of objects that a network found.
+# Source of objects from pseudo-labels.
 PSEUDO = "pseudo"
 
 
 @dataclass(frozen=True, slots=True)
 class _Cells:
-    """What a mask is cut into; see `map_cells`."""
+    """Arguments of one `map_cells` call, as a cache key."""
 
     label: str
     cell_px: float
@@ -30,7 +30,7 @@ class _Cells:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Drawn:
-    """Objects that patches are drawn around, see `SlideMap`."""
+    """Objects that patches are drawn around; see `SlideMap`."""
 
     boxes: NDArray[np.float64]
     class_ids: NDArray[np.uint8]
@@ -40,7 +40,7 @@ class _Drawn:
     diameters_mm: NDArray[np.float64]
 
     def as_one(self) -> "_Drawn":
-        """One object that is all of them."""
+        """Merge all objects into one."""
         box = np.concatenate([self.boxes[:, :2].min(axis=0), self.boxes[:, 2:].max(axis=0)])
         area = self.areas.sum(keepdims=True)
         none = np.full(1, ""), np.full(1, np.nan)
@@ -49,18 +49,18 @@ class _Drawn:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrainingSlide:
-    """A slide, the objects of its label, and what was read of its masks so far.
+    """A slide with the objects of its label and a cache of its masks.
 
-    Hand one on through all folds and phases of a run: `map` then reads each mask once.
+    Reuse one instance for all folds and phases of a run, so that `map` reads each mask once.
 
     Parameters
     ----------
     store
         The slide.
     label
-        Name of the label that is learned.
+        Name of the label used as ground truth.
     objects
-        Its object table.
+        Object table of the label.
 
     Examples
     --------
@@ -81,7 +81,7 @@ class TrainingSlide:
         Raises
         ------
         StoreError
-            If the label has no object table, or it is damaged.
+            If the label has no object table, or the table is damaged.
         """
         return cls(store, label, read_objects(store, label))
 
@@ -92,20 +92,20 @@ class TrainingSlide:
 
     @property
     def is_pseudo(self) -> bool:
-        """Whether the label was predicted, not drawn; the sources of its objects say so."""
+        """Whether any object is a pseudo-label, by its source."""
         return bool((self.objects.source == PSEUDO).any())
 
     def class_ids(self, recipe: Recipe) -> NDArray[np.uint8]:
-        """Class of each object that the recipe draws patches around, ``(n,)`` uint8."""
+        """Return the class of each object that the recipe draws patches around, ``(n,)`` uint8."""
         return self._drawn(recipe).class_ids
 
     def map(self, recipe: Recipe, side: tuple[float, float]) -> SlideMap:
-        """Make the importance map of the slide, as a recipe without phases asks for it.
+        """Build the importance map of the slide.
 
         Parameters
         ----------
         recipe
-            Gives classes, mix and the size of the cells.
+            Recipe of one phase: its classes, mix and cell size are used.
         side
             Height and width of a patch in level-0 pixels.
 
@@ -119,7 +119,7 @@ class TrainingSlide:
         px_area = 1.0 if recipe.mpp is None or base_mpp is None else base_mpp**2
         drawn = self._drawn(recipe)
         mix = recipe.sampling.mix
-        # A patch around a box that is larger than itself may show none of the object.
+        # A patch inside a larger bounding box may miss the object.
         larger = bool((drawn.boxes[:, 2:] - drawn.boxes[:, :2] > side).any())
         covers = mix.boundary > 0 or (mix.regions and mix.objects > 0) or larger
         tissue = self._share(_Cells(TISSUE, cell_px)) if self._has(TISSUE) else None
@@ -143,12 +143,12 @@ class TrainingSlide:
         )
 
     def cells(self, recipe: Recipe) -> int:
-        """Count the cells that `map` has."""
+        """Return the number of cells of `map`."""
         extent, cell_px = self.store.pyramid.extent, self._cell_px(recipe)
         return cells_along(extent.height, cell_px) * cells_along(extent.width, cell_px)
 
     def _cell_px(self, recipe: Recipe) -> float:
-        """Side of a cell in level-0 pixels."""
+        """Return the side of a cell in level-0 pixels."""
         base_mpp, sampling = self.store.pyramid.mpp, recipe.sampling
         if recipe.mpp is None or base_mpp is None:
             return float(sampling.cell_px)
@@ -159,33 +159,33 @@ class TrainingSlide:
             part: entry.id for entry in recipe.class_table for part in (entry.name, *entry.parts)
         }
         extent, base_mpp = self.store.pyramid.extent, self.store.pyramid.mpp
-        # An annotation may stick out of its slide, or miss it.
+        # Annotations may extend past the slide, or be outside it.
         lengths = np.array([extent.height, extent.width] * 2, dtype=np.float64)
         boxes = np.clip(self.objects.bbox, 0, lengths)
         visible = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        wanted = visible & np.isin(self.objects.class_name, list(ids_of))
-        names = self.objects.class_name[wanted]
+        kept = visible & np.isin(self.objects.class_name, list(ids_of))
+        names = self.objects.class_name[kept]
         px_area = 1.0 if base_mpp is None else base_mpp**2
         found = _Drawn(
-            boxes[wanted],
+            boxes[kept],
             np.array([ids_of[str(name)] for name in names], dtype=np.uint8),
-            self.objects.area[wanted] / px_area,
-            self.objects.source[wanted],
-            self.objects.lesion[wanted],
-            self.objects.diameter_mm[wanted],
+            self.objects.area[kept] / px_area,
+            self.objects.source[kept],
+            self.objects.lesion[kept],
+            self.objects.diameter_mm[kept],
         )
         return found.as_one() if recipe.sampling.unit == "slide" and names.size else found
 
     def _regions(self, recipe: Recipe, cell_px: float) -> Mapping[str, Share]:
-        """Cells of the regions that the recipe draws from and the slide has."""
-        name, wanted = recipe.sampling.regions_label, recipe.sampling.mix.regions
-        if not wanted or not self._has(name):
+        """Return the cells of the regions that the recipe draws from and the slide has."""
+        name, mix = recipe.sampling.regions_label, recipe.sampling.mix.regions
+        if not mix or not self._has(name):
             return {}
         label = self.store.label(name)
         classes = label.classes if label.names_classes else ClassTable(())
         return {
             region: self._share(_Cells(name, cell_px, value=classes.id_of(region)))
-            for region in wanted
+            for region in mix
             if region in classes.names
         }
 
@@ -201,6 +201,6 @@ class TrainingSlide:
                 value=cells.value,
                 mean=cells.mean,
             )
-            share.flags.writeable = False  # the maps of all stages share it
+            share.flags.writeable = False  # shared by the maps of all phases
             self._cells[cells] = share
         return self._cells[cells]

@@ -1,31 +1,30 @@
-"""Owns how much memory the importance maps of a run take, worked out before they are made."""
+"""Owns estimating the memory of a run's importance maps before they are built."""
 
 from wsi_seg.config import SamplingConfig
 
-# Bytes of a cell: of its share of tissue, and of its weight as a position around objects.
+# Bytes per cell: tissue fraction, and weight as a position around objects.
 _TISSUE, _WEIGHT = 1, 2
 
-# Bytes of a cell while one layer after the other is made: its share, widened, and in blocks.
-_WHILE_MADE = 4
+# Temporary bytes per cell while a layer is built: its fraction, dilated, and in blocks.
+_TEMPORARY = 4
 
-# Bytes of what is kept of a slide besides its cells, measured with a few objects each: its store,
-# its objects, the arrays of its map.
+# Bytes per slide apart from its cells: its store, objects and arrays; measured with few objects.
 _SLIDE = 10_000
 
 
 def maps_nbytes(cells: int, slides: int, sampling: SamplingConfig, *, processes: int) -> int:
-    """Bytes that the maps of all slides take, and what draws from them.
+    """Estimate the bytes that the maps of all slides and their samplers take.
 
     Parameters
     ----------
     cells
-        Of all slides together.
+        Number of cells over all slides.
     slides
         Number of slides.
     sampling
-        Its layers have a byte of each cell.
+        Sampling section of the recipe; each of its layers takes a byte per cell.
     processes
-        That hold them: the one that trains, and those that load patches.
+        Number of processes that hold the maps: the training process and the data loaders.
 
     Examples
     --------
@@ -33,8 +32,8 @@ def maps_nbytes(cells: int, slides: int, sampling: SamplingConfig, *, processes:
     10010000
     """
     mix = sampling.mix
-    masks = 1 + len(mix.regions) + (mix.hard_negatives > 0)  # the first is that of objects
+    masks = 1 + len(mix.regions) + (mix.hard_negatives > 0)  # 1 for the objects
     layers = [mix.tissue, mix.background, mix.empty, mix.boundary, mix.hard_negatives]
     tables = sum(share > 0 for share in layers) + len(mix.regions)
     kept = cells * (_TISSUE + _WEIGHT + masks + tables) + slides * _SLIDE
-    return kept * processes + cells * _WHILE_MADE
+    return kept * processes + cells * _TEMPORARY

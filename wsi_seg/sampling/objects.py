@@ -1,4 +1,4 @@
-"""Owns the order in which objects and lesions take turns: each in a round, or some more often."""
+"""Owns the round-robin order of objects and lesions, with repeats and groups."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,32 +16,32 @@ Indices = NDArray[np.int64]
 
 
 def repeats_of(diameters_mm: NDArray[np.float64], sizes: SizesConfig) -> Indices:
-    """Tell how often objects of these diameters count in a round, ``(n,)``."""
+    """Return how often objects of these diameters are drawn per pass, ``(n,)`` int64."""
     repeats = np.array([*sizes.repeats, 1 if sizes.above == "keep" else 0])
     found: Indices = repeats[np.searchsorted(np.array(sizes.edges_mm), diameters_mm, side="right")]
     return found
 
 
 def stratum_of(ratios: NDArray[np.float64], strata: StrataConfig) -> Indices:
-    """Bin of objects that cover these shares of a patch, ``(n,)``."""
+    """Return the bin of objects that cover these fractions of a patch, ``(n,)`` int64."""
     found: Indices = np.minimum(np.rint(ratios * strata.scale), strata.bins).astype(np.int64)
     return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Turns:
-    """What takes its turn: objects, or lesions that several objects are slices of.
+    """Round-robin over units: objects, or lesions whose slices are the objects.
 
     Parameters
     ----------
     members
-        Objects, those of one unit next to each other, ``(objects,)``.
+        Indices of objects, sorted by unit, ``(objects,)`` int64.
     first, count
-        Where the objects of each unit begin in ``members``, and how many they are, ``(units,)``.
+        First position in ``members`` and number of objects of each unit, ``(units,)`` int64.
     groups
-        Units in groups; one that counts more often occurs as often. No group is empty.
+        Indices of the units of each group; repeated units occur several times. No group is empty.
     shares
-        Of each group; the sum is 1, or 0 where there is no group.
+        Fraction of draws of each group; the sum is 1, or 0 if there are no groups.
     """
 
     members: Indices
@@ -51,12 +51,12 @@ class Turns:
     shares: tuple[float, ...]
 
     def __len__(self) -> int:
-        """Count the turns of a round."""
+        """Return the number of draws per pass."""
         return sum(len(group) for group in self.groups)
 
     @property
     def chances(self) -> NDArray[np.float64]:
-        """Chance of each object to be the one that is drawn, ``(objects,)``."""
+        """Probability of each object in a draw, ``(objects,)`` float64."""
         of_unit = np.zeros(len(self.first))
         for group, share in zip(self.groups, self.shares, strict=True):
             np.add.at(of_unit, group, share / len(group))
@@ -65,24 +65,24 @@ class Turns:
         return chances
 
     def draw(self, count: int, *, seed: int, epoch: int) -> Indices:
-        """Objects of an epoch's object draws.
+        """Draw the objects of an epoch.
 
-        Every group gets its share of the draws (one more or less), and goes through its units in a
-        fresh order before any comes again. Of a unit any object may be the one that is drawn.
+        Each group gets its share of the draws (up to rounding), and goes through all its units in a
+        new random order before repeating any. Within a unit, an object is drawn at random.
 
         Returns
         -------
         NDArray[np.int64]
-            ``(count,)`` indices, in the order of the groups.
+            Indices of objects, ``(count,)``, in the order of the groups.
         """
         draws = generator(seed, epoch, stream=Stream.OBJECTS)
-        # A group that gets one more must not always be the same.
+        # Random, so that rounding does not always favour the same group.
         order = draws.permutation(len(self.groups))
         ends = np.rint(np.cumsum(np.array(self.shares)[order]) * count).astype(np.int64)
-        wanted = np.empty(len(self.groups), dtype=np.int64)
-        wanted[order] = np.diff(ends, prepend=0)
+        counts = np.empty(len(self.groups), dtype=np.int64)
+        counts[order] = np.diff(ends, prepend=0)
         picked = [np.empty(0, dtype=np.int64)]
-        for group, number in zip(self.groups, wanted.tolist(), strict=True):
+        for group, number in zip(self.groups, counts.tolist(), strict=True):
             rounds = np.tile(group, (-(-number // len(group)), 1))
             picked.append(draws.permuted(rounds, axis=1).ravel()[:number])
         units = np.concatenate(picked)
@@ -94,23 +94,23 @@ class Turns:
 def turns_of(
     maps: Sequence[SlideMap], sampling: SamplingConfig, patch_px2: NDArray[np.float64]
 ) -> Turns:
-    """Objects or lesions in groups, and how often each group is drawn.
+    """Group objects or lesions, with the frequency of each group.
 
-    Of a lesion the largest slice says its area, class and source.
+    Area, class and source of a lesion are those of its largest slice.
 
     Parameters
     ----------
     maps
-        One per slide; objects are counted through them one after the other.
+        One per slide; objects are numbered through all maps.
     sampling
-        Says what counts more often, and what makes a group.
+        Sampling section of the recipe: sizes, strata, balance and sources.
     patch_px2
-        Area of a patch in level-0 px² of each slide.
+        Area of a patch in level-0 px² of each slide, ``(maps,)``.
 
     Raises
     ------
     ConfigError
-        If no object is of a source that has a share.
+        If a source in ``sampling.sources`` has no objects.
     """
     areas = np.concatenate([m.areas * m.px_area for m in maps])
     members, first, count = _units(maps, areas, by_lesion=sampling.unit == "lesion")
@@ -144,9 +144,9 @@ def turns_of(
 def _units(
     maps: Sequence[SlideMap], areas: NDArray[np.float64], *, by_lesion: bool
 ) -> tuple[Indices, Indices, Indices]:
-    """Objects in the order of their units, and where each unit begins and how many it has.
+    """Sort objects by unit: their indices, and first position and size of each unit.
 
-    Units are in the order of their first objects; of each the largest object comes first.
+    Units are in the order of their first objects; the largest object of each unit comes first.
     """
     objects = np.arange(len(areas))
     if not by_lesion:
@@ -165,7 +165,7 @@ def _lesions(slide: SlideMap) -> NDArray[np.str_]:
 
 
 def _diameters_mm(maps: Sequence[SlideMap], areas: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Diameter of each object's lesion, or of the circle of its area."""
+    """Return the diameter of each object's lesion, or of the circle with its area."""
     known = [
         np.full(len(m.areas), np.nan) if m.diameters_mm is None else m.diameters_mm for m in maps
     ]
@@ -175,12 +175,12 @@ def _diameters_mm(maps: Sequence[SlideMap], areas: NDArray[np.float64]) -> NDArr
 
 
 def _source_shares(groups: Sequence[str], shares: Mapping[str, float]) -> tuple[float, ...]:
-    """Share of each group, given its source; those of one source have the same."""
+    """Divide the share of each source equally among its groups."""
     absent = [name for name in shares if name not in groups]
     if absent:
         raise ConfigError(
-            f"sampling.sources names {', '.join(absent)}; the objects to draw are from "
-            f"{', '.join(sorted(set(groups))) or 'other sources'}; expected some of each"
+            f"sampling.sources names {', '.join(absent)}, but the objects to draw are from "
+            f"{', '.join(sorted(set(groups))) or 'other sources'}; expected sources with objects"
         )
     total = sum(shares.values())
     return tuple(shares[name] / total / groups.count(name) for name in groups)

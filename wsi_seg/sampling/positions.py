@@ -1,17 +1,17 @@
-"""Owns where patches may be centred, so that no position in them sees more than another.
+"""Owns where patches may be centred, so that labels are equally frequent everywhere in a patch.
 
-A label has the same mean at every position in a patch if centres are uniform over all positions
-from which the patch would touch what it is drawn for: over an object's box, or over a layer's
-cells, widened by half a patch. Centres inside the object alone would put it into the middle. Past a
-slide's border patches are mirrored, so centres stay inside the slide. A slide that is no longer
-than a patch along an axis is seen completely, in the patch's middle.
+The mean of a label is the same at every position in a patch if centres are uniform over all
+positions from which the patch overlaps its target: an object's bounding box, or a layer's cells,
+dilated by half a patch. Centres on the object only would put it into the middle of every patch.
+Past a slide's border patches are mirrored, so centres stay inside the slide. Along an axis on which
+the slide is not longer than a patch, the patch is centred on the slide.
 
-Where objects are close together their widened boxes overlap, and the middle of the cluster would be
-drawn most often. Each position has a weight by which it is chosen inside a box. The chance of a
-position is its weight times the sum, over the boxes that cover it, of 1 / (sum of weights in the
-box). Weights are found by iteration so that this is nearly the same everywhere, as in the scaling
-of Sinkhorn and Knopp (1967), beginning with 1 / (number of boxes over a position). It is not the
-same exactly: an object alone and one of a cluster have as many draws, on areas that differ.
+The dilated boxes of objects close together overlap, and the middle of a cluster would be drawn most
+often. Each position therefore has a weight with which it is chosen inside a box. The probability of
+a position is its weight times the sum, over the boxes that cover it, of 1 / (sum of weights in the
+box). The weights are iterated until this is nearly uniform, as in Sinkhorn-Knopp scaling (1967),
+starting from 1 / (number of boxes over a position). It cannot be exactly uniform: a single object
+and one in a cluster have equally many draws, on areas of different size.
 """
 
 from collections.abc import Sequence
@@ -24,21 +24,22 @@ from wsi_seg.sampling.importance import Share, SlideMap
 
 Floats = NDArray[np.float64]
 
-# Positions that are tried for each draw, of which one is taken in proportion to what it counts.
-_TRIED = 8
-NUMBERS = 2 * _TRIED + 1
+# Candidate positions per draw, of which one is taken in proportion to its weight.
+_CANDIDATES = 8
+# Uniform numbers per draw.
+NUMBERS = 2 * _CANDIDATES + 1
 
 _POINTS_AT_ONCE = 1024
 
-# Rounds that balance the weights. More of them do worse: what cannot be reached, because objects
-# have equal draws, is then approached by weights that leave most of a cluster out.
-_ROUNDS = 4
-# Least weight relative to the largest: float16 holds it.
-_LEAST = 2.0**-14
+# Iterations that balance the weights. More make it worse: a uniform density is out of reach because
+# objects have equally many draws, and the weights then leave out most of a cluster.
+_ITERATIONS = 4
+# Minimum weight relative to the largest: the smallest normal float16.
+_MIN_WEIGHT = 2.0**-14
 
 
-def widened(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
-    """Cells from which a patch may touch a layer, each with the most of what it may touch.
+def dilate(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
+    """Dilate a layer by half a patch, by a maximum filter, ``(rows, columns)`` uint8.
 
     Parameters
     ----------
@@ -56,30 +57,30 @@ def widened(share: Share, cell_px: float, side: tuple[float, float]) -> Share:
 
 
 def lengths_of(maps: Sequence[SlideMap]) -> Floats:
-    """Height and width of each slide, ``(maps, 2)``."""
+    """Return height and width of each slide in level-0 pixels, ``(maps, 2)`` float64."""
     return np.array([[m.extent.height, m.extent.width] for m in maps], dtype=np.float64)
 
 
-def shown_whole(centres: Floats, lengths: Floats, sides: Floats) -> Floats:
-    """Centres with those axes put in the middle along which a patch covers the whole slide.
+def centre_small_slides(centres: Floats, lengths: Floats, sides: Floats) -> Floats:
+    """Move centres ``(n, 2)`` to the middle of the slide along axes on which a patch covers it.
 
     Parameters
     ----------
     centres
         ``(n, 2)``: y, x in level-0 pixels.
     lengths, sides
-        ``(n, 2)``: height and width of each one's slide, and of a patch there.
+        ``(n, 2)``: height and width of the slide and of the patch of each centre.
     """
     return np.where(lengths <= sides, lengths / 2, centres)
 
 
 class ObjectPositions:
-    """Positions around objects.
+    """Sampler of patch centres around objects.
 
     Parameters
     ----------
     maps
-        One per slide; objects are counted through them one after the other.
+        One per slide; objects are numbered through all maps.
     sides
         ``(maps, 2)``: height and width of a patch in level-0 pixels of each slide.
     """
@@ -88,7 +89,7 @@ class ObjectPositions:
         self._maps = tuple(maps)
         self.slide = np.repeat(np.arange(len(maps)), [len(m.boxes) for m in maps])
         self._boxes = np.concatenate(
-            [_widened_boxes(*each) for each in zip(maps, sides, strict=True)]
+            [_dilated_boxes(*each) for each in zip(maps, sides, strict=True)]
         )
         grids = [
             _box_weights(m, side, self._boxes[self.slide == number])
@@ -101,14 +102,14 @@ class ObjectPositions:
         self._grid = np.concatenate([grid.ravel() for grid in grids])
 
     def draw(self, objects: NDArray[np.int64], uniform: Floats) -> Floats:
-        """Draw one centre around each of some objects.
+        """Draw one centre around each object.
 
         Parameters
         ----------
         objects
-            ``(n,)`` indices.
+            Indices of objects, ``(n,)``.
         uniform
-            ``(n, NUMBERS)`` in [0, 1).
+            Uniform numbers in [0, 1), ``(n, NUMBERS)``.
 
         Returns
         -------
@@ -116,29 +117,29 @@ class ObjectPositions:
             ``(n, 2)``: y, x in level-0 pixels of the object's slide.
         """
         low, high = self._boxes[objects, None, :2], self._boxes[objects, None, 2:]
-        tried = low + uniform[:, 1:].reshape(-1, _TRIED, 2) * (high - low)
-        weights = self._weights(self.slide[objects, None], tried[..., 0], tried[..., 1])
-        # A position where no object is seen is taken where all tried ones are such.
+        candidates = low + uniform[:, 1:].reshape(-1, _CANDIDATES, 2) * (high - low)
+        weights = self._weights(self.slide[objects, None], candidates[..., 0], candidates[..., 1])
+        # If no candidate overlaps an object, take any of them.
         weights[~weights.any(axis=1)] = 1.0
         sums = np.cumsum(weights, axis=1)
         taken = (sums <= uniform[:, :1] * sums[:, -1:]).sum(axis=1)
-        centres: Floats = tried[np.arange(len(objects)), taken]
+        centres: Floats = candidates[np.arange(len(objects)), taken]
         return centres
 
     def free(self, number: int) -> NDArray[np.bool_]:
-        """Cells of a slide in which a patch may be centred without touching an object."""
+        """Return the cells of a map where a patch overlaps no object, ``(rows, columns)`` bool."""
         free: NDArray[np.bool_] = self._grid_of(number) == 0
         return free
 
     def density(self, slide: NDArray[np.int32], y: Floats, x: Floats, turns: Floats) -> Floats:
-        """Chance per px² that a draw around an object has its centre at each position.
+        """Return the probability density per px² of draws around objects, ``(n,)`` float64.
 
         Parameters
         ----------
         slide, y, x
-            Positions, ``(n,)``.
+            Index of the map, and position in level-0 pixels, ``(n,)``.
         turns
-            Chance of each object, ``(objects,)``.
+            Probability of each object in a draw, ``(objects,)``.
         """
         found = np.zeros(len(y))
         weights = self._weights(slide, y, x)
@@ -154,7 +155,7 @@ class ObjectPositions:
         return found
 
     def _weights(self, slide: NDArray[np.integer], y: Floats, x: Floats) -> Floats:
-        """Weights of positions; 0 where a patch would touch no object."""
+        """Return the weights of positions; 0 where a patch overlaps no object."""
         row = np.minimum((y / self._cell_px[slide]).astype(np.int64), self._rows[slide] - 1)
         column = np.minimum((x / self._cell_px[slide]).astype(np.int64), self._columns[slide] - 1)
         cells = self._first[slide] + row * self._columns[slide] + column
@@ -162,7 +163,7 @@ class ObjectPositions:
         return weights
 
     def _mean_weights(self, number: int) -> Floats:
-        """Mean over each object's widened box, of one slide."""
+        """Return the mean weight over the dilated box of each object of one slide."""
         weights = self._grid_of(number).astype(np.float64)
         cell_px = float(self._cell_px[number])
         under = _cells_under(self._boxes[self.slide == number], cell_px, weights.shape)
@@ -175,8 +176,8 @@ class ObjectPositions:
         return grid.reshape(self._rows[number], self._columns[number])
 
 
-def _widened_boxes(slide: SlideMap, side: Floats) -> Floats:
-    """Boxes of the centres from which a patch touches each object's box, inside the slide."""
+def _dilated_boxes(slide: SlideMap, side: Floats) -> Floats:
+    """Return the boxes of centres from which a patch overlaps each object's bounding box."""
     length = np.array([slide.extent.height, slide.extent.width], dtype=np.float64)
     low = np.maximum(slide.boxes[:, :2] - side / 2, 0)
     high = np.minimum(slide.boxes[:, 2:] + side / 2, length)
@@ -187,25 +188,25 @@ def _widened_boxes(slide: SlideMap, side: Floats) -> Floats:
 
 
 def _box_weights(slide: SlideMap, side: Floats, boxes: Floats) -> NDArray[np.float16]:
-    """Weights of cells as positions; 0 where a patch would touch no object."""
+    """Compute the weights of cells as centres; 0 where a patch overlaps no object."""
     shape = slide.tissue.shape
     under = _cells_under(boxes, slide.cell_px, shape)
-    weights = _added_under(np.ones(len(boxes)), under, shape)  # how many boxes cover a cell
+    weights = _added_under(np.ones(len(boxes)), under, shape)  # number of boxes over each cell
     if slide.covered is not None:
-        weights[widened(slide.covered, slide.cell_px, (side[0], side[1])) == 0] = 0
+        weights[dilate(slide.covered, slide.cell_px, (side[0], side[1])) == 0] = 0
     seen = weights > 0.5
     overlap = weights.max(initial=0) > 1.5
     np.divide(1, weights, out=weights, where=seen)
-    for _ in range(_ROUNDS if overlap else 0):
+    for _ in range(_ITERATIONS if overlap else 0):
         _balance(weights, seen, under)
-    np.maximum(weights, _LEAST, out=weights, where=seen)
+    np.maximum(weights, _MIN_WEIGHT, out=weights, where=seen)
     return weights.astype(np.float16)
 
 
 def _balance(
     weights: Floats, seen: NDArray[np.bool_], under: tuple[NDArray[np.int64], ...]
 ) -> None:
-    """Change the weights of the cells seen towards equal chances, the largest to 1."""
+    """Update the weights in place towards uniform probabilities; the largest becomes 1."""
     sums = _sums_under(weights, under)
     each = np.divide(1, sums, out=np.zeros(len(sums)), where=sums > 0)
     chances = _added_under(each, under, weights.shape)
@@ -216,7 +217,7 @@ def _balance(
 def _added_under(
     values: Floats, under: tuple[NDArray[np.int64], ...], shape: tuple[int, ...]
 ) -> Floats:
-    """Sum at each cell of the values of those boxes that cover it."""
+    """Sum, at each cell, the values of the boxes that cover it."""
     steps = np.zeros((shape[0] + 1, shape[1] + 1))
     top, left, bottom, right = under
     for row, column, sign in (
@@ -232,7 +233,7 @@ def _added_under(
 
 
 def _sums_under(weights: Floats, under: tuple[NDArray[np.int64], ...]) -> Floats:
-    """Sum of the cells that each box covers."""
+    """Sum the weights of the cells that each box covers."""
     sums = np.zeros((weights.shape[0] + 1, weights.shape[1] + 1))
     np.cumsum(weights, axis=0, out=sums[1:, 1:])
     np.cumsum(sums, axis=1, out=sums)
@@ -244,7 +245,7 @@ def _sums_under(weights: Floats, under: tuple[NDArray[np.int64], ...]) -> Floats
 def _cells_under(
     boxes: Floats, cell_px: float, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.int64], ...]:
-    """First row and column that boxes touch, and the first ones after."""
+    """Return top, left, bottom and right (exclusive) of the cells that each box touches."""
     rows, columns = shape
     low = np.floor(boxes[:, :2] / cell_px).astype(np.int64)
     high = np.ceil(boxes[:, 2:] / cell_px).astype(np.int64)

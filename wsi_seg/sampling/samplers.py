@@ -1,7 +1,7 @@
-"""Owns the draw: which positions on which slides an epoch shows the model, in which order.
+"""Owns drawing the patches of an epoch: slides, positions and order.
 
-Draw ``i`` of an epoch depends on (seed, epoch, i) and the recipe alone. Workers and ranks only
-share out the ``i``, so an epoch is the same on any number of them.
+Draw ``i`` of an epoch depends only on (seed, epoch, i) and the recipe. Workers and ranks divide the
+indices ``i`` among them, so an epoch is the same for any number of workers and ranks.
 """
 
 import enum
@@ -17,16 +17,22 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import BITS64, Stream, generator, uniforms
 from wsi_seg.sampling.importance import BLOCK, CellTable, Share, SlideMap
 from wsi_seg.sampling.objects import turns_of
-from wsi_seg.sampling.positions import NUMBERS, ObjectPositions, lengths_of, shown_whole, widened
+from wsi_seg.sampling.positions import (
+    NUMBERS,
+    ObjectPositions,
+    centre_small_slides,
+    dilate,
+    lengths_of,
+)
 
 logger = logging.getLogger(__name__)
 
 NO_OBJECT = -1
 
-# A patch that the map hardly ever draws must not outweigh all others of its batch.
-_LARGEST_WEIGHT = 10.0
+# So that a patch with a tiny probability does not dominate its batch.
+_MAX_WEIGHT = 10.0
 
-# Steps of the counter that a draw around an object takes.
+# Counter increments per draw around an object.
 _STEPS = -(-NUMBERS // BITS64)
 
 _FULL = 255
@@ -44,13 +50,13 @@ class Layer(enum.IntEnum):
     EMPTY = 6
 
 
-# Where no slide has the one, the other is drawn from.
-_STANDS_IN = {Layer.TISSUE: Layer.BACKGROUND, Layer.BACKGROUND: Layer.TISSUE}
+# Layers that replace each other if no slide has the one.
+_FALLBACK = {Layer.TISSUE: Layer.BACKGROUND, Layer.BACKGROUND: Layer.TISSUE}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """Positions of patches, one array entry each.
+    """Positions of patches, in arrays of shape ``(n,)``.
 
     Parameters
     ----------
@@ -59,11 +65,11 @@ class Draws:
     y, x
         Centre in level-0 pixels, float64, inside the slide.
     layer
-        `Layer` it was drawn from, uint8.
+        `Layer` from which it was drawn, uint8.
     object_id
-        Object it is drawn for, counted through the maps one after the other, int64; -1 if none.
+        Object around which it was drawn, numbered through all maps, int64; -1 for other layers.
     weight
-        Of the patch in the loss, float32.
+        Weight of the patch in the loss, float32.
     """
 
     slide: NDArray[np.int32]
@@ -78,22 +84,26 @@ class Draws:
 
 
 def epoch_length(objects: int, share: float) -> int:
-    """Patches of an epoch that shows each object once when objects make up this share of it.
+    """Return the length of an epoch with one patch per object, if objects are this share of it.
 
-    ``objects + floor(objects * (1 - share) / share)``, as the positive-rate sampler of the
-    SIIM-ACR 2019 winner counts.
+    ``objects + floor(objects * (1 - share) / share)``, as for the SIIM-ACR 2019 winner.
+
+    Raises
+    ------
+    ConfigError
+        If the share is 0.
     """
     if share <= 0:
         raise ConfigError(
-            "sampling.patches_per_epoch is null and sampling.mix.objects is 0; expected a number "
-            "of patches, or a share of objects above 0"
+            "sampling.patches_per_epoch is null and sampling.mix.objects is 0; set "
+            "patches_per_epoch, or mix.objects above 0"
         )
     return objects + int(objects * (1 - share) / share + 1e-9)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Cells:
-    """One layer of cells, and its part of an epoch."""
+    """One layer of cells, and its share of an epoch."""
 
     layer: Layer
     share: float
@@ -103,24 +113,25 @@ class _Cells:
 class PatchSampler:
     """Draws patch centres: around each object in turn, and uniformly over layers of cells.
 
-    Object draws go through all objects in a fresh order before any comes again, so an epoch with
-    at least as many object draws as objects has one for each. Patches may be anywhere that touches
-    the object's box, or the layer's cells, so that their middle shows no more than their corners;
-    see `wsi_seg.sampling.positions`. Centres are inside the slide, patches may stick out.
+    Object draws go through all objects in a new random order before repeating any, so an epoch with
+    at least as many object draws as objects has one for each. A patch may be anywhere that it
+    overlaps the object's bounding box, or the layer's cells, so that targets are not concentrated
+    in its middle; see `wsi_seg.sampling.positions`. Centres are inside the slide; patches may
+    extend past it.
 
     Parameters
     ----------
     maps
         One per slide.
     sampling
-        Section of the recipe. The share of tissue that no slide has falls to background, and the
-        reverse; that of any other layer without cells to all others.
+        Sampling section of the recipe. If no slide has tissue, its share goes to background, and
+        vice versa; the share of any other layer without cells goes to all others.
     sides
-        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)``.
+        Height and width of a patch in level-0 pixels of each slide, ``(maps, 2)`` float64.
     seed
-        Of the run.
+        Seed of the run.
     batch
-        The number of patches is rounded up to whole batches of this many.
+        The number of patches is rounded up to whole batches of this size.
 
     Raises
     ------
@@ -150,12 +161,12 @@ class PatchSampler:
         self._objects = mix.objects / mix.total
         if mix.objects > 0 and not len(self._turns):
             raise ConfigError(
-                f"no object is annotated on the {len(maps)} training slides, and "
-                f"sampling.mix.objects is {mix.objects}; annotate some, or set it to 0"
+                f"no object is annotated on the {len(maps)} training slides, but "
+                f"sampling.mix.objects is {mix.objects}; annotate objects, or set it to 0"
             )
         self._cells = _require_cells(_layers(maps, mix, sides, self._positions), 1 - self._objects)
-        wanted = sampling.patches_per_epoch or epoch_length(len(self._turns), self._objects)
-        self.length = -(-wanted // batch) * batch
+        patches = sampling.patches_per_epoch or epoch_length(len(self._turns), self._objects)
+        self.length = -(-patches // batch) * batch
         shares = [self._objects, *(cells.share for cells in self._cells)]
         ends = np.rint(np.cumsum(shares) / sum(shares) * self.length).astype(np.int64)
         self._per_layer = np.diff(ends, prepend=0)
@@ -164,7 +175,7 @@ class PatchSampler:
         return self.length
 
     def epoch(self, epoch: int) -> Draws:
-        """All draws of one epoch, in the order in which they are shown."""
+        """Return all draws of one epoch, in training order."""
         n = self.length
         kind = np.repeat(np.arange(len(self._per_layer)), self._per_layer)
         slot = generator(self._seed, epoch, stream=Stream.LAYERS).permutation(n)
@@ -185,7 +196,7 @@ class PatchSampler:
             self._place_cells(draws, kind == number, uniform, cells.table)
         centres = np.stack([draws.y, draws.x], axis=1)
         lengths = self._lengths[draws.slide]
-        draws.y[:], draws.x[:] = shown_whole(centres, lengths, self._sides[draws.slide]).T
+        draws.y[:], draws.x[:] = centre_small_slides(centres, lengths, self._sides[draws.slide]).T
         if self._weighted:
             draws.weight[:] = self._weights(draws)
         return draws
@@ -193,7 +204,7 @@ class PatchSampler:
     def _place_objects(
         self, draws: Draws, chosen: NDArray[np.bool_], *, turn: NDArray[np.int64], epoch: int
     ) -> None:
-        """Place the chosen draws; ``turn`` numbers them from 0 without gaps, in any order."""
+        """Place the chosen draws around objects; ``turn`` is a permutation of their indices."""
         if not len(turn):
             return
         picked = self._turns.draw(len(turn), seed=self._seed, epoch=epoch)[turn]
@@ -211,7 +222,7 @@ class PatchSampler:
         uniform: NDArray[np.float64],
         table: CellTable,
     ) -> None:
-        """Put the chosen draws anywhere in cells drawn from the table."""
+        """Place the chosen draws uniformly in cells drawn from the table."""
         if not chosen.any():
             return
         cell = table.draw(uniform[chosen, 0])
@@ -230,7 +241,7 @@ class PatchSampler:
             centres[chosen] = start + share * (np.minimum(start + cell_px, length) - start)
 
     def _weights(self, draws: Draws) -> NDArray[np.float64]:
-        """1 / (N p) of each draw: N cells in all, p the chance that its cell is drawn."""
+        """Return 1 / (N p) of each draw: N cells in total, p the probability of its cell."""
         slide = draws.slide
         cell_px = np.array([m.cell_px for m in self.maps])[slide]
         columns = np.array([m.tissue.shape[1] for m in self.maps])[slide]
@@ -242,11 +253,11 @@ class PatchSampler:
         if self._objects:
             chance += self._objects * self._object_chance(draws)
         count = sum(m.tissue.size for m in self.maps)
-        weights: NDArray[np.float64] = np.minimum(1 / (count * chance), _LARGEST_WEIGHT)
+        weights: NDArray[np.float64] = np.minimum(1 / (count * chance), _MAX_WEIGHT)
         return weights
 
     def _object_chance(self, draws: Draws) -> NDArray[np.float64]:
-        """Chance that an object draw falls into the cell of each draw."""
+        """Return the probability that an object draw falls into the cell of each draw."""
         cell_px = np.array([m.cell_px for m in self.maps])[draws.slide]
         density = self._positions.density(draws.slide, draws.y, draws.x, self._turns.chances)
         chance: NDArray[np.float64] = density * cell_px**2
@@ -256,12 +267,12 @@ class PatchSampler:
 def _layers(
     maps: Sequence[SlideMap], mix: MixConfig, sides: NDArray[np.float64], positions: ObjectPositions
 ) -> list[_Cells]:
-    """Layers of cells that the mix asks for."""
+    """Build the layers of cells with a share in the mix."""
 
     def layer(kind: Layer, share: float, found: Sequence[Share]) -> _Cells:
-        cells = _widened(maps, found, sides)
+        cells = _dilated(maps, found, sides)
         if kind is Layer.BACKGROUND:
-            # It reaches into the tissue by half a patch, and would show objects at its rim alone.
+            # Dilated into the tissue by half a patch, it would show objects at the rim of patches.
             cells = [share * positions.free(number) for number, share in enumerate(cells)]
         return _cells(kind, share / mix.total, maps, cells)
 
@@ -277,8 +288,8 @@ def _layers(
         if share <= 0:
             continue
         cells = layer(kind, share, [_share_of(kind, m) for m in maps])
-        if not cells.table.total and kind in _STANDS_IN:
-            other = _STANDS_IN[kind]
+        if not cells.table.total and kind in _FALLBACK:
+            other = _FALLBACK[kind]
             logger.info("no slide has %s; its share goes to %s", kind.name, other.name)
             cells = layer(other, share, [_share_of(other, m) for m in maps])
         layers.append(cells)
@@ -289,14 +300,14 @@ def _layers(
             known = ", ".join(sorted({known for m in maps for known in m.regions})) or "none"
             raise ConfigError(
                 f"sampling.mix.regions names {name!r}, which no training slide has; they have "
-                f"{known}; check sampling.regions_label"
+                f"{known}; check the names, and sampling.regions_label"
             )
         layers.append(cells)
     return layers
 
 
 def _share_of(kind: Layer, slide: SlideMap) -> Share:
-    """How much of each cell a layer is about."""
+    """Return the fraction of each cell that belongs to a layer."""
     match kind:
         case Layer.TISSUE:
             return slide.tissue
@@ -307,7 +318,7 @@ def _share_of(kind: Layer, slide: SlideMap) -> Share:
         case Layer.BOUNDARY:
             return slide.boundary
         case _:
-            return _or_none(slide, slide.hard_negatives)
+            return _or_zeros(slide, slide.hard_negatives)
 
 
 def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequence[Share]) -> _Cells:
@@ -315,39 +326,39 @@ def _cells(kind: Layer, share: float, maps: Sequence[SlideMap], weights: Sequenc
     return _Cells(kind, share, CellTable.of(list(zip(weights, factors, strict=True))))
 
 
-def _widened(
+def _dilated(
     maps: Sequence[SlideMap], shares: Sequence[Share], sides: NDArray[np.float64]
 ) -> list[Share]:
-    """Cells that patches of each layer may be centred in."""
+    """Return the cells of each map in which patches of a layer may be centred."""
     return [
-        m.within(widened(share, m.cell_px, (side[0], side[1])))
+        m.within(dilate(share, m.cell_px, (side[0], side[1])))
         for m, share, side in zip(maps, shares, sides, strict=True)
     ]
 
 
-def _or_none(slide: SlideMap, share: Share | None) -> Share:
+def _or_zeros(slide: SlideMap, share: Share | None) -> Share:
     return np.zeros_like(slide.tissue) if share is None else share
 
 
 def _region(slide: SlideMap, name: str, *, without_objects: bool) -> Share:
-    """Share of each cell that a region covers, without objects that have draws of their own."""
+    """Return the fraction of each cell that a region covers, optionally without objects."""
     share = slide.regions.get(name)
     if share is None or not without_objects or slide.covered is None:
-        return _or_none(slide, share)
+        return _or_zeros(slide, share)
     without: Share = share - np.minimum(share, slide.covered)
     return without
 
 
-def _require_cells(layers: Sequence[_Cells], wanted: float) -> tuple[_Cells, ...]:
-    """Layers with cells and a share; shares of empty layers go to others."""
+def _require_cells(layers: Sequence[_Cells], total_share: float) -> tuple[_Cells, ...]:
+    """Drop empty layers, and scale the shares of the others to ``total_share``."""
     kept = [cells for cells in layers if cells.table.total]
     for cells in layers:
-        if not cells.table.total and cells.layer not in _STANDS_IN.values():
+        if not cells.table.total and cells.layer not in _FALLBACK.values():
             logger.warning("no slide has %s; its share goes to all others", cells.layer.name)
-    if wanted > 1e-9 and not kept:
+    if total_share > 1e-9 and not kept:
         raise ConfigError(
-            "no layer of sampling.mix but objects has any cell on the training slides; expected "
+            "no layer of sampling.mix other than objects has cells on the training slides; use "
             "tissue, background or another layer that they have"
         )
     total = sum(cells.share for cells in kept)
-    return tuple(_Cells(c.layer, c.share / total * wanted, c.table) for c in kept)
+    return tuple(_Cells(c.layer, c.share / total * total_share, c.table) for c in kept)

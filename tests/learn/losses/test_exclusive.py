@@ -10,10 +10,10 @@ from torch.nn.functional import cross_entropy
 from wsi_seg.config import LossConfig
 from wsi_seg.config.loss import INDEPENDENT
 from wsi_seg.learn.losses import SegmentationLoss
-from wsi_seg.learn.losses.pixels import Pixels, Rating
+from wsi_seg.learn.losses.pixels import ClassOptions, Pixels
 from wsi_seg.learn.task import losses_of_patches
 
-# The class head is asked in either mode; it has tests of its own.
+# The classification head works in both modes, and has its own tests.
 NAMES = [name for name in LossConfig.model_fields if name not in INDEPENDENT | {"bce_empty"}]
 
 WITHOUT_ZERO = {"boundary", "active_contour"}
@@ -32,8 +32,10 @@ def one_hot(label, classes=2):
 
 def loss_of(name, logits, label, *, weight=None, weights=(), exclusive=True, **options):
     config = LossConfig.model_validate({name: {"weight": 1.0} | options})
-    rating = Rating(exclusive, weights)
-    return SegmentationLoss(config)(Pixels.of(logits, label, weight=weight, rating=rating))
+    class_options = ClassOptions(exclusive, weights)
+    return SegmentationLoss(config)(
+        Pixels.of(logits, label, weight=weight, class_options=class_options)
+    )
 
 
 @pytest.fixture(params=NAMES)
@@ -87,7 +89,7 @@ def test_gradients_are_right(name):
     assert torch.autograd.gradcheck(lambda x: loss_of(name, x, label), logits)
 
 
-def test_soft_targets_are_taken_and_nan_is_ignored(name):
+def test_soft_targets_are_accepted_and_nan_is_ignored(name):
     logits, label = example(5)
     label[:, 0] = 255
     soft = one_hot(label)[:, 1:]
@@ -98,7 +100,7 @@ def test_soft_targets_are_taken_and_nan_is_ignored(name):
 
 
 @pytest.mark.parametrize("term", ["ce", "mse", "dice", "log_dice", "jaccard", "tversky", "mcc"])
-def test_soft_targets_are_what_the_loss_is_least_at(term):
+def test_the_loss_has_its_minimum_at_soft_targets(term):
     teacher = example(8)[0]
     target = teacher.softmax(dim=1)[:, 1:]
     best = loss_of(term, teacher, target).item()
@@ -107,7 +109,7 @@ def test_soft_targets_are_what_the_loss_is_least_at(term):
 
 
 def test_a_shift_of_all_logits_changes_nothing(name):
-    """A softmax, and not a sigmoid of each."""
+    """A softmax, not independent sigmoids."""
     logits, label = example(6)
     assert loss_of(name, logits + 5, label).item() == pytest.approx(
         loss_of(name, logits, label).item(), abs=1e-5
@@ -119,7 +121,7 @@ def test_a_shift_of_all_logits_changes_nothing(name):
     st.lists(st.floats(0.1, 9), min_size=2, max_size=2),
     st.integers(0, 3),
 )
-def test_ce_is_the_one_of_torch(seed, weights, ignored):
+def test_ce_equals_torch(seed, weights, ignored):
     logits, label = example(seed)
     label[:, :ignored] = 255
     expected = cross_entropy(
@@ -141,7 +143,7 @@ def test_area_terms_equal_smp():
 
 
 @pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
-def test_focal_is_its_definition(gamma):
+def test_focal_matches_its_definition(gamma):
     logits, label = example(8)
     p = logits.softmax(1).gather(1, label.long()[:, None])
     expected = ((1 - p) ** gamma * -p.log()).mean()
@@ -150,7 +152,7 @@ def test_focal_is_its_definition(gamma):
     )
 
 
-def test_lovasz_of_certain_answers_is_what_iou_leaves_of_one():
+def test_lovasz_of_certain_predictions_is_one_minus_iou():
     for seed in range(5):
         _, label = example(seed, shape=(9, 9))
         answer, _ = example(seed + 50, shape=(9, 9))
@@ -168,7 +170,7 @@ def test_lovasz_of_certain_answers_is_what_iou_leaves_of_one():
     [(term, mode) for term in ("dice", "lovasz", "boundary", "mse") for mode in (True, False)]
     + [(term, False) for term in ("bce", "bce_balanced", "bce_hard_halves")],
 )
-def test_a_class_that_weighs_nothing_is_not_learned(term, exclusive):
+def test_a_class_with_weight_0_is_not_trained(term, exclusive):
     logits, label = example(9, shape=(12, 12))
     logits = logits if exclusive else logits[:, 1:]
     first, second = (
@@ -182,8 +184,8 @@ def test_a_class_that_weighs_nothing_is_not_learned(term, exclusive):
     assert both == pytest.approx((3 * first + second) / 4, abs=1e-5)
 
 
-def test_a_cut_of_a_thin_line_costs_cl_dice_more_than_its_pixels_elsewhere():
-    """The same number of missing pixels: at the side of a line, or right through it."""
+def test_cl_dice_penalises_a_broken_line_more_than_a_thinner_one():
+    """The same number of missing pixels: along the side of a line, or across it."""
     label = torch.zeros(1, 24, 40, dtype=torch.uint8)
     label[:, 10:13] = 1
     side, cut = one_hot(label, 1), one_hot(label, 1)
@@ -202,7 +204,7 @@ def test_a_cut_of_a_thin_line_costs_cl_dice_more_than_its_pixels_elsewhere():
 def test_losses_of_patches_are_cross_entropies():
     logits, label = example(10)
     label[0, :3] = 255
-    got = losses_of_patches(Pixels.of(logits, label, rating=Rating(exclusive=True)))
+    got = losses_of_patches(Pixels.of(logits, label, class_options=ClassOptions(exclusive=True)))
     expected = [
         cross_entropy(a[None], b[None].long(), ignore_index=255)
         for a, b in zip(logits, label, strict=True)

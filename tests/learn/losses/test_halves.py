@@ -1,4 +1,4 @@
-"""The loss of rounds of hard mining: errors weigh inside their own half."""
+"""The loss term for rounds of hard mining: pixels weighted by error within each half."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ def ids(*labels):
     return torch.tensor(labels, dtype=torch.uint8).reshape(1, 1, -1)
 
 
-def test_it_is_half_the_weighed_mean_of_each_side():
+def test_it_is_half_the_weighted_mean_of_each_half():
     logits, label = row(2.0, -1.0, 0.5, -3.0, 1.0), ids(1, 1, 0, 0, 0)
     values = binary_cross_entropy_with_logits(
         logits[0, 0, 0], label[0, 0].double(), reduction="none"
@@ -34,7 +34,7 @@ def test_it_is_half_the_weighed_mean_of_each_side():
     assert loss_of(logits, label, gamma=0.0).item() == pytest.approx(plain.item())
 
 
-def test_ten_times_the_negatives_change_nothing():
+def test_ten_times_as_many_negatives_change_nothing():
     logits, label = torch.randn(1, 1, 4, 6, dtype=torch.float64), torch.zeros(1, 4, 6).byte()
     label[0, 1, :3] = 1
     more = torch.where(label[:, None] == 1, -50.0, logits)
@@ -43,8 +43,8 @@ def test_ten_times_the_negatives_change_nothing():
     assert loss_of(many, marks).item() == pytest.approx(loss_of(logits, label).item())
 
 
-def test_a_mistake_has_more_of_the_gradient_than_what_is_nearly_right():
-    """Of two negatives the wrong one pulls far more than under the plain halves."""
+def test_a_mistake_has_a_larger_gradient_than_a_nearly_correct_pixel():
+    """Of two negatives, the wrong one has a larger share of the gradient than in bce_balanced."""
     shares = {}
     for gamma in (0.0, 2.0):
         logits = row(4.0, 3.0, -1.0).requires_grad_()
@@ -64,6 +64,6 @@ def test_only_the_hardest_negatives_of_each_patch_count():
     assert moved == [[True, True, False, False], [True, False, True, True]]
 
 
-def test_a_side_without_pixels_is_finite():
+def test_a_half_without_pixels_is_finite():
     for label in (ids(0, 0, 0), ids(1, 1, 1), ids(255, 255, 255)):
         assert torch.isfinite(loss_of(row(1.0, -2.0, 3.0), label, negatives=2))

@@ -14,7 +14,7 @@ from wsi_seg.learn.losses.pixels import Pixels
 
 NAMES = [name for name in LossConfig.model_fields if name not in EXCLUSIVE]
 
-# These fall below 0 where the network is right, or keep the length of the true outline.
+# These are negative for a correct prediction, or include the length of the true contour.
 WITHOUT_ZERO = {"boundary", "active_contour"}
 
 
@@ -86,7 +86,7 @@ def test_a_weight_of_two_is_the_pixel_twice(name):
     weight[:, 2] = 2
     rows = [0, 1, 2, 2, 3, 4, 5]
     twice = loss_of(name, logits[:, :, rows], label[:, rows])
-    if name == "dice_positive":  # its empty patches are patches, however many pixels they have
+    if name == "dice_positive":  # averages over patches, whatever their pixels
         assert label.flatten(1).eq(1).any()
     assert loss_of(name, logits, label, weight=weight).item() == pytest.approx(
         twice.item(), abs=1e-5
@@ -97,7 +97,7 @@ def test_gradients_are_right(name):
     logits, label = example(4, shape=(4, 3), dtype=torch.float64)
     label[:, 0] = 255
     logits.requires_grad_()
-    if name.startswith("bce_hard"):  # its weights are cut off from the gradient on purpose
+    if name.startswith("bce_hard"):  # its weights are detached from the gradient
         px = Pixels.of(logits, label)
         frozen = (logits.sigmoid() - px.target).detach().abs()
         values, weight = px.bce * frozen, px.weight.expand_as(px.target)
@@ -114,7 +114,7 @@ def test_gradients_are_right(name):
     assert torch.autograd.gradcheck(lambda x: loss_of(name, x, label), logits)
 
 
-def test_soft_targets_are_taken_and_nan_is_ignored(name):
+def test_soft_targets_are_accepted_and_nan_is_ignored(name):
     logits, label = example(5)
     label[:, 0] = 255
     soft = one_hot(label, 2)
@@ -128,8 +128,8 @@ AREAS = ["dice", "dice_positive", "log_dice", "jaccard", "tversky", "mcc"]
 
 
 @pytest.mark.parametrize("term", ["bce", "mse", *AREAS])
-def test_soft_targets_are_what_the_loss_is_least_at(term):
-    """And not certain answers, which a product of probability and target rewards."""
+def test_the_loss_has_its_minimum_at_soft_targets(term):
+    """Not at certain predictions, which the product of probability and target rewards."""
     teacher = example(8)[0]
     target = teacher.sigmoid()
     best = loss_of(term, teacher, target).item()
@@ -139,11 +139,11 @@ def test_soft_targets_are_what_the_loss_is_least_at(term):
         assert loss_of(term, factor * teacher, target).item() > best + 1e-4
 
 
-# Equality with the libraries' terms where those are right.
+# Equality with library implementations, where these are correct.
 
 
 @given(seed=st.integers(0, 100))
-def test_the_siim_sum_is_the_sum_of_its_definitions(seed):
+def test_the_siim_loss_is_the_sum_of_its_definitions(seed):
     logits, label = example(seed)
     target = one_hot(label, 2)
     p = logits.sigmoid()
@@ -186,7 +186,7 @@ def test_lovasz_mcc_and_focal_equal_smp_on_one_class():
     )
 
 
-# Traps of the published formulas.
+# Pitfalls of the published formulas.
 
 
 def test_terms_are_on_logits_not_probabilities():
@@ -216,7 +216,7 @@ def test_bce_divides_by_pixels_that_count():
     assert heavy.item() == pytest.approx(kept.item(), abs=1e-6)
 
 
-def test_lovasz_and_dice_skip_what_has_no_positives():
+def test_lovasz_and_dice_skip_classes_without_positives():
     logits, label = example(11)
     label[:] = 0
     for name in ("lovasz", "dice", "dice_positive", "log_dice", "jaccard", "tversky", "mcc"):
@@ -224,14 +224,14 @@ def test_lovasz_and_dice_skip_what_has_no_positives():
     assert loss_of("bce", logits, label).item() > 0
 
 
-def test_positives_only_dice_leaves_empty_patches_out():
+def test_dice_positive_ignores_empty_patches():
     logits, label = example(12, classes=1)
     label[1] = 0
     alone = loss_of("dice", logits[:1], label[:1]).item()
     assert loss_of("dice_positive", logits, label).item() == pytest.approx(alone, abs=1e-6)
 
 
-def test_ten_times_the_negatives_leave_the_balanced_term():
+def test_ten_times_as_many_negatives_keep_the_balanced_term():
     logits = torch.tensor([2.0, -1.0, 0.5]).reshape(1, 1, 1, 3)
     label = torch.tensor([1, 0, 0], dtype=torch.uint8).reshape(1, 1, 3)
     more = torch.cat([logits[..., :1], logits[..., 1:].repeat(1, 1, 1, 10)], dim=3)
@@ -252,7 +252,7 @@ def test_topk_is_the_mean_of_the_hardest():
     )
 
 
-def test_empty_term_asks_whether_anything_is_there():
+def test_the_empty_term_is_about_whether_a_class_is_present():
     logits = torch.full((2, 1, 3, 3), -4.0)
     logits[:, :, 1, 1] = 6.0
     label = torch.zeros(2, 3, 3, dtype=torch.uint8)
@@ -278,21 +278,21 @@ def test_distances_grow_with_the_error():
     )
 
 
-def test_contour_length_is_the_length():
+def test_the_contour_term_is_the_length():
     label = torch.zeros(1, 20, 20, dtype=torch.uint8)
     label[:, 5:15, 5:15] = 1
     logits = 60 * (2 * one_hot(label, 1) - 1)
     bare = loss_of("active_contour", logits, label, length=0.0).item()
     assert bare == pytest.approx(0, abs=1e-6)
     length = (loss_of("active_contour", logits, label).item() - bare) * 19 * 19
-    # Four sides of 10 px; a corner's two slopes are one diagonal.
+    # Four sides of 10 px; the two gradients at a corner form one diagonal.
     assert length == pytest.approx(40, abs=2)
 
 
 # The sum.
 
 
-def test_a_number_is_a_weight_and_the_rest_is_left_out():
+def test_a_number_is_a_weight_and_other_terms_are_left_out():
     config = LossConfig.model_validate({"bce": 2.7, "dice": {"weight": 0.9}, "bce_empty": 0.1})
     assert list(config.terms) == ["bce", "bce_empty", "dice"]
     logits, label = example(14)

@@ -1,7 +1,7 @@
-"""Owns losses: weighted sums of terms that all take logits and leave ignored pixels out.
+"""Owns the loss: a weighted sum of terms on logits, without ignored pixels.
 
 The target of class ``c`` is 1 where the class id is ``c + 1`` and 0 elsewhere. Every term takes
-`Pixels`, so ignored pixels, weights and whether classes are exclusive mean the same in all.
+`Pixels`, so all treat ignored pixels, weights and exclusive classes in the same way.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from wsi_seg.config import LossConfig
 from wsi_seg.learn.losses import contour, halves, overlap, pixelwise, skeleton
 from wsi_seg.learn.losses.pixels import Pixels
 
-# Each takes the pixels and its own options from the recipe, hence Any.
+# Each takes the pixels and its own section of the recipe, hence Any.
 _TERMS: dict[str, Callable[[Pixels, Any], torch.Tensor]] = {
     "ce": pixelwise.ce,
     "bce": pixelwise.bce,
@@ -44,21 +44,21 @@ class SegmentationLoss:
     Parameters
     ----------
     config
-        Weight and options of each term; terms of weight 0 are not computed.
+        Weight and options of each term; terms with weight 0 are not computed.
     """
 
     def __init__(self, config: LossConfig) -> None:
         self._terms = config.terms
 
     def terms(self, px: Pixels) -> dict[str, torch.Tensor]:
-        """Each term by its name, not weighted yet."""
+        """Compute each term, unweighted, by name."""
         return {name: _TERMS[name](px, term) for name, term in self._terms.items()}
 
     def total(self, terms: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Weighted sum of terms already computed."""
+        """Return the weighted sum of computed terms, a scalar."""
         weighted = [term.weight * terms[name] for name, term in self._terms.items()]
         return torch.stack(weighted).sum()
 
     def __call__(self, px: Pixels) -> torch.Tensor:
-        """Weighted sum of the terms, a scalar; see `terms`."""
+        """Compute the weighted sum of the terms, a scalar; see `terms`."""
         return self.total(self.terms(px))

@@ -1,4 +1,4 @@
-"""Owns the loss of rounds of hard mining: balanced halves, in each of which errors weigh more."""
+"""Owns the loss term for rounds of hard mining: balanced BCE weighted by the error."""
 
 import torch
 
@@ -9,10 +9,10 @@ from wsi_seg.learn.losses.pixels import Pixels, ratio
 def bce_hard_halves(px: Pixels, term: HardHalvesTerm) -> torch.Tensor:
     """Half the mean of ``w L`` over a class's pixels, half over the others, averaged over classes.
 
-    ``L`` is cross-entropy and ``w`` the error ``|p - t| ** gamma``, a constant to the gradient. So
-    a mistake weighs most inside its half, and neither half outweighs the other. With
-    ``negatives`` only so many of each patch's pixels outside a class count, those of the largest
-    error. A side without pixels adds 0.
+    ``L`` is cross-entropy and ``w`` the error ``|p - t| ** gamma``, detached from the gradient.
+    Mistakes have the largest weight within each half, and the halves are balanced. With
+    ``negatives``, only this many pixels outside the class count per patch: those with the largest
+    error. A half without pixels adds 0.
     """
     error = (px.probability - px.target).detach().abs()
     inside, outside = px.weight * px.target, px.weight * (1 - px.target)
@@ -25,7 +25,7 @@ def bce_hard_halves(px: Pixels, term: HardHalvesTerm) -> torch.Tensor:
 
 
 def _hardest(weight: torch.Tensor, error: torch.Tensor, count: int) -> torch.Tensor:
-    """Weights of each patch's and class's ``count`` pixels of largest error, 0 elsewhere."""
+    """Keep the weights of the ``count`` pixels with the largest error per patch and class."""
     flat = weight.flatten(2)
     ranked = error.flatten(2).masked_fill(flat == 0, -1)
     hardest = ranked.topk(min(count, ranked.shape[-1]), dim=-1).indices

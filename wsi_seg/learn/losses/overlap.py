@@ -1,8 +1,8 @@
-"""Owns loss terms that judge areas: Dice and its kin, from weighted counts of pixels.
+"""Owns loss terms on areas: Dice and related overlap measures, from weighted pixel counts.
 
-All are pooled over the batch per class, then averaged over classes, as these are weighted. A class
-without a pixel in the batch adds 0, because its overlap is undefined (the rule of smp's
-``DiceLoss``). The background of exclusive classes does not count.
+All are pooled over the batch per class, then averaged over classes by their weights. A class
+without pixels in the batch adds 0, because its overlap is undefined (as in smp's ``DiceLoss``).
+The background of exclusive classes is not a class.
 """
 
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ import torch
 from wsi_seg.config.loss import Term, TverskyTerm
 from wsi_seg.learn.losses.pixels import Pixels, ratio
 
-# Keeps roots and logarithms off 0, where their slope is infinite.
-_TINY = 1e-7
+# Keeps gradients of roots and logarithms finite at 0.
+_EPSILON = 1e-7
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Areas:
-    """Soft areas of each class (last axis), in weights of pixels.
+    """Soft true-positive, false-positive and false-negative areas of each class (last axis).
 
-    A pixel is a hit as far as probability and target agree. A product, which for certain targets is
-    the same, would be largest for certain answers, also where a soft target is to be learned (Wang
-    et al., *Dice Semimetric Losses*, MICCAI 2023).
+    The true-positive area is the minimum of probability and target. Their product, which is equal
+    for hard targets, favours certain predictions even if the target is soft (Wang et al., *Dice
+    Semimetric Losses*, MICCAI 2023).
     """
 
     hit: torch.Tensor
@@ -56,16 +56,16 @@ def dice(px: Pixels, _: Term) -> torch.Tensor:
 
 
 def dice_positive(px: Pixels, _: Term) -> torch.Tensor:
-    """1 - Dice of each patch and class that has pixels, mean over those alone."""
+    """1 - Dice per patch and class, averaged over the patches and classes that have pixels."""
     areas = _Areas.of(px, axes=(2, 3))
     present = areas.present * px.class_weights
     return ratio(((1 - areas.dice) * present).sum(), present.sum())
 
 
 def log_dice(px: Pixels, _: Term) -> torch.Tensor:
-    """-log of the Dice coefficient: steep where there is hardly any overlap."""
+    """-log of the Dice coefficient: steep where there is little overlap."""
     areas = _Areas.of(px)
-    return _mean_of_present(-(areas.dice + _TINY).log().clamp(max=0), areas, px)
+    return _mean_of_present(-(areas.dice + _EPSILON).log().clamp(max=0), areas, px)
 
 
 def jaccard(px: Pixels, _: Term) -> torch.Tensor:
@@ -76,7 +76,7 @@ def jaccard(px: Pixels, _: Term) -> torch.Tensor:
 
 
 def tversky(px: Pixels, term: TverskyTerm) -> torch.Tensor:
-    """1 - Tversky index: Dice with own weights of false pixels and misses (Salehi et al., 2017)."""
+    """1 - Tversky index: Dice with weighted false positives and negatives (Salehi et al., 2017)."""
     areas = _Areas.of(px)
     wrong = term.fp * areas.false + term.fn * areas.missed
     return _mean_of_present(1 - ratio(areas.hit, areas.hit + wrong), areas, px)
@@ -85,30 +85,32 @@ def tversky(px: Pixels, term: TverskyTerm) -> torch.Tensor:
 def mcc(px: Pixels, _: Term) -> torch.Tensor:
     """1 - Matthews correlation of the probabilities (Abhishek and Hamarneh, ISBI 2021)."""
     areas = _Areas.of(px)
-    total = px.weight.sum((0, 2, 3)).clamp(min=_TINY)
-    # As shares of all pixels: products of four areas in pixels would leave float32's digits.
+    total = px.weight.sum((0, 2, 3)).clamp(min=_EPSILON)
+    # As fractions of all pixels: products of four areas in pixels exceed float32's precision.
     tp, fp, fn = areas.hit / total, areas.false / total, areas.missed / total
     tn = 1 - tp - fp - fn
     spread = (tp + fp) * (tp + fn) * (tn + fp) * (tn + fn)
     return _mean_of_present(
-        1 - (tp * tn - fp * fn) / (spread.clamp(min=0) + _TINY**2).sqrt(), areas, px
+        1 - (tp * tn - fp * fn) / (spread.clamp(min=0) + _EPSILON**2).sqrt(), areas, px
     )
 
 
 def lovasz(px: Pixels, _: Term) -> torch.Tensor:
     """Convex surrogate of 1 - Jaccard (Berman et al., CVPR 2018).
 
-    The Lovász hinge on logits; of exclusive classes Lovász-softmax on probabilities. Mean over the
-    classes that have pixels in the batch; areas are weighted like in the other terms.
+    Lovász hinge on logits, or Lovász-softmax on probabilities for exclusive classes. Mean over the
+    classes that have pixels in the batch; areas are weighted as in the other terms.
     """
     classes = px.target.shape[1]
-    values = px.probability if px.rating.exclusive else px.logits
+    values = px.probability if px.class_options.exclusive else px.logits
     values, target, weight = (
         t.transpose(0, 1).reshape(classes, -1) for t in (values, px.target, px.weight)
     )
     target = (target > 0.5).to(values.dtype)
     present = ((target * weight).sum(1) > 0) * px.class_weights
-    errors = (target - values).abs() if px.rating.exclusive else 1 - values * (2 * target - 1)
+    errors = (
+        (target - values).abs() if px.class_options.exclusive else 1 - values * (2 * target - 1)
+    )
     errors, order = errors.masked_fill(weight == 0, 0.0).sort(dim=1, descending=True)
     inside = (target * weight).gather(1, order)
     outside = ((1 - target) * weight).gather(1, order)

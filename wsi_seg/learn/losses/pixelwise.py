@@ -1,4 +1,4 @@
-"""Owns loss terms that judge pixels one by one: forms of cross-entropy, squared error."""
+"""Owns pixelwise loss terms: variants of cross-entropy, and squared error."""
 
 import math
 
@@ -8,34 +8,34 @@ from torch.nn import functional
 from wsi_seg.config.loss import BceTerm, FocalTerm, HardTerm, Term, TopKTerm
 from wsi_seg.learn.losses.pixels import Pixels, mean, ratio
 
-# Keeps powers of errors off 0, where their slope may be infinite.
-_TINY = 1e-7
+# Keeps gradients of powers finite at 0.
+_EPSILON = 1e-7
 
 
 def ce(px: Pixels, _: Term) -> torch.Tensor:
-    """Mean cross-entropy of exclusive classes over pixels that count.
+    """Mean cross-entropy of exclusive classes over pixels that are not ignored.
 
     As in torch, it is the sum over pixels divided by the sum of their weights.
     """
-    return mean(px.cross_entropy, px.rated)
+    return mean(px.cross_entropy, px.cross_entropy_weight)
 
 
 def bce(px: Pixels, term: BceTerm) -> torch.Tensor:
-    """Mean binary cross-entropy over pixels that count.
+    """Mean binary cross-entropy over pixels that are not ignored.
 
-    smp's own term divides by all pixels, ignored ones included, so torch's is used.
+    smp's loss divides by all pixels, including ignored ones, so torch's is used.
     """
     positive = px.logits.new_tensor(term.pos_weight)
     values = functional.binary_cross_entropy_with_logits(
         px.logits, px.target, reduction="none", pos_weight=positive
     )
-    return mean(values, px.rated)
+    return mean(values, px.cross_entropy_weight)
 
 
 def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
-    """Half the mean over a class's pixels and half the mean over the others, mean over classes.
+    """Half the mean over a class's pixels plus half the mean over the others, mean over classes.
 
-    So ten times as many negatives change nothing; a side without pixels adds 0.
+    It does not depend on the number of negatives; a half without pixels adds 0.
     """
     values, axes = px.bce, (0, 2, 3)
     inside, outside = px.weight * px.target, px.weight * (1 - px.target)
@@ -45,11 +45,11 @@ def bce_balanced(px: Pixels, _: Term) -> torch.Tensor:
 
 
 def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
-    """Mean cross-entropy of the hardest share of pixels and classes that count (OHEM).
+    """Mean cross-entropy of the hardest fraction of pixels and classes (OHEM).
 
-    They are picked by values cut off from the gradient (Shrivastava et al., CVPR 2016).
+    They are selected by detached values (Shrivastava et al., CVPR 2016).
     """
-    values, weight = px.bce.flatten(), px.rated.flatten()
+    values, weight = px.bce.flatten(), px.cross_entropy_weight.flatten()
     counted = int((weight > 0).sum())
     if counted == 0:
         return values.sum() * 0
@@ -59,37 +59,39 @@ def bce_topk(px: Pixels, term: TopKTerm) -> torch.Tensor:
 
 
 def bce_hard(px: Pixels, term: HardTerm) -> torch.Tensor:
-    """Cross-entropy, each pixel weighted by its own error ``|p - t| ** gamma``.
+    """Cross-entropy with each pixel weighted by its error ``|p - t| ** gamma``.
 
-    Unlike in the focal loss the error is a constant to the gradient, and the weights are
-    divided by their sum, so the term does not fade as the network gets better.
+    Unlike in the focal loss, the error is detached from the gradient, and the weights are
+    normalised by their sum, so the term does not vanish as the network improves.
     """
     error = (px.probability - px.target).detach().abs() ** term.gamma
-    return mean(px.bce, px.rated * error)
+    return mean(px.bce, px.cross_entropy_weight * error)
 
 
 def focal(px: Pixels, term: FocalTerm) -> torch.Tensor:
     """Mean of ``(1 - p_t) ** gamma`` times cross-entropy over pixels (Lin et al., ICCV 2017)."""
-    if px.rating.exclusive:
-        wrong = 1 - (px.shares * px.logits.softmax(dim=1)).sum(dim=1, keepdim=True)
-        return mean(wrong.clamp(min=_TINY) ** term.gamma * px.cross_entropy, px.rated)
-    # 1 - p_t from the logit of the wrong answer, which keeps its digits where p_t is near 1.
+    if px.class_options.exclusive:
+        wrong = 1 - (px.target_with_background * px.logits.softmax(dim=1)).sum(dim=1, keepdim=True)
+        return mean(
+            wrong.clamp(min=_EPSILON) ** term.gamma * px.cross_entropy, px.cross_entropy_weight
+        )
+    # 1 - p_t from the negated logit, which is precise if p_t is near 1.
     wrong = (px.logits * (1 - 2 * px.target)).sigmoid()
     values = wrong**term.gamma * px.bce
     if term.alpha is not None:
         values = values * (term.alpha * px.target + (1 - term.alpha) * (1 - px.target))
-    return mean(values, px.rated)
+    return mean(values, px.cross_entropy_weight)
 
 
 def mse(px: Pixels, _: Term) -> torch.Tensor:
     """Mean squared error of the probabilities (Brier score)."""
-    return mean((px.probability - px.target) ** 2, px.by_class)
+    return mean((px.probability - px.target) ** 2, px.class_weighted)
 
 
 def bce_empty(px: Pixels, _: Term) -> torch.Tensor:
-    """Cross-entropy of whether each class is in the patch at all, mean over patches and classes.
+    """Cross-entropy of whether each class is in the patch, mean over patches and classes.
 
-    The logit comes from the class head; without one it is the largest of the patch's pixels.
+    The logit is that of the classification head, or without a head the largest in the patch.
     """
     counted = px.weight > 0
     present = (px.target * counted).amax((2, 3)).gt(0.5).to(px.logits.dtype)

@@ -1,4 +1,4 @@
-"""Owns loss terms that judge centre lines, for thin structures such as vessels and membranes."""
+"""Owns loss terms on centre lines, for thin structures such as vessels and membranes."""
 
 import torch
 from torch.nn import functional
@@ -8,11 +8,12 @@ from wsi_seg.learn.losses.pixels import Pixels, ratio
 
 
 def cl_dice(px: Pixels, term: SkeletonTerm) -> torch.Tensor:
-    """1 - soft clDice, the harmonic mean of two shares (Shit et al., CVPR 2021).
+    """1 - soft clDice (Shit et al., CVPR 2021).
 
-    One is the share of the predicted centre lines that is in the structure, the other the share of
-    the true ones that is predicted. Pooled over the batch per class, then averaged over classes;
-    one without a pixel in the batch adds 0. Use it with an area term, as its authors do.
+    clDice is the harmonic mean of the fraction of the predicted centre lines inside the structure
+    and the fraction of the true centre lines inside the prediction. It is pooled over the batch per
+    class, then averaged over classes; a class without pixels in the batch adds 0. Combine it with
+    an area term, as its authors do.
     """
     counted = (px.weight > 0).to(px.logits.dtype)
     found, true = px.probability * counted, px.target * counted
@@ -26,12 +27,12 @@ def cl_dice(px: Pixels, term: SkeletonTerm) -> torch.Tensor:
 
 
 def _covered(lines: torch.Tensor, area: torch.Tensor) -> torch.Tensor:
-    """Share of the lines of each class that is in an area, ``(C,)``."""
+    """Return the fraction of each class's lines inside an area, ``(C,)``."""
     return ratio((lines * area).sum((0, 2, 3)), lines.sum((0, 2, 3)))
 
 
 def _skeleton(image: torch.Tensor, steps: int) -> torch.Tensor:
-    """Centre lines of soft masks ``(B, C, H, W)``: what opening removes after each erosion."""
+    """Compute centre lines of soft masks ``(B, C, H, W)``: what opening removes at each erosion."""
     lines = functional.relu(image - _opened(image))
     for _ in range(steps):
         image = _eroded(image)
@@ -41,7 +42,7 @@ def _skeleton(image: torch.Tensor, steps: int) -> torch.Tensor:
 
 
 def _eroded(image: torch.Tensor) -> torch.Tensor:
-    """Lowest of each pixel and its neighbours along a side."""
+    """Erode with a cross: the minimum of each pixel and its four neighbours."""
     tall = -functional.max_pool2d(-image, (3, 1), 1, (1, 0))
     wide = -functional.max_pool2d(-image, (1, 3), 1, (0, 1))
     return torch.minimum(tall, wide)
