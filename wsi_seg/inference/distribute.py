@@ -4,6 +4,7 @@ Each worker is sent the model once, and writes strips and coarser levels straigh
 the journal is written here, as results come in.
 """
 
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -11,13 +12,21 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 import torch
-from distributed import Client, KilledWorker, WorkerPlugin, as_completed, get_worker
+from distributed import (
+    Client,
+    KilledWorker,
+    Status,
+    WorkerPlugin,
+    as_completed,
+    get_worker,
+)
 
-from wsi_seg.cores import available_cores, share_cores
+from wsi_seg.cores import available_cores, default_readers, share_cores
 from wsi_seg.errors import OutputError
 from wsi_seg.inference.clusters import connected, require_same_versions, versions_here
 from wsi_seg.inference.ensemble import StripJob
@@ -25,6 +34,7 @@ from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.parts import Part, partition
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
     Load,
@@ -42,41 +52,39 @@ from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
 
-__all__ = ["DaskExecutor", "connected", "partition"]
+__all__ = ["DaskExecutor", "connected"]
 
 # Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
 _AT_ONCE = 2048
 
-
-# Strips of one slide, or of several, in the order they are produced.
-Part = tuple[StripTask, ...]
-
-# A part is this share of what is left for each worker, so parts get smaller towards the end and all
-# workers end at about the same time. One alone need not wait for others.
-_SHARE = 0.7
-
-# But not more than so many strips, or batches: what a worker that dies has done of it is lost. Nor
-# fewer strips while each worker can have them: neighbouring parts both predict a row of tiles.
-_MOST_STRIPS, _FEWEST_STRIPS = 16, 2
-_BATCHES = 8
+# Share of the memory that dask allows a worker which a plan may take: dask gives a worker that has
+# taken 0.8 of it no more work.
+_MEMORY_SHARE = 0.75
 
 
 class DaskExecutor:
     """Produces strips on the workers of a cluster.
 
     One of them is asked where it computes, for this machine may have no GPU; all then compute so,
-    because workers of several kinds must not choose differently.
+    because workers of several kinds must not choose differently. Leaving the context takes from
+    workers what they needed to know.
 
     Parameters
     ----------
     client
         From `connected`.
     model, options
-        What predicts, and how; every worker must see the model's files.
+        What predicts, and how; every worker must see the model's files. ``max_ram`` is for all
+        workers of a machine together.
     progress
         Advanced by tiles.
     load
         See `Runner`; travels to the workers.
+
+    Attributes
+    ----------
+    options
+        As they are for each worker: with its share of memory.
 
     Raises
     ------
@@ -94,21 +102,29 @@ class DaskExecutor:
         load: Load = load_network,
     ) -> None:
         self._client, self._progress = client, progress
+        progress.note("waiting for a worker")
         place = client.submit(Device.here, options.device, options.precision, pure=False)
         place.exception()  # waits for a worker; one that lacks wsi_seg fails here, too
         require_same_versions(client, versions_here())
         self.device: Device = place.result()
-        hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
-        self._workers = max(1, len(hosts))
-        self._worker = _Worker(
-            model,
-            replace(options, precision=self.device.precision),
-            load,
-            sharing=max(Counter(hosts).values(), default=1),
-        )
+        workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+        sharing = max(Counter(one["host"] for one in workers).values(), default=1)
+        self._workers = max(1, len(workers))
+        memory = _memory_of_each(options.max_ram, sharing, [one["memory_limit"] for one in workers])
+        self.options = replace(options, max_ram=memory)
+        own = replace(self.options, precision=self.device.precision)
         # Those that join later, or come again after they died, are sent it too.
         self._name = f"wsi-seg-{uuid4().hex}"
-        client.register_plugin(_Carrier(self._worker), name=self._name)
+        most = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else None
+        carrier = _Carrier(_Worker(model, own, load, sharing, most))
+        client.register_plugin(carrier, name=self._name)
+
+    def __enter__(self) -> "DaskExecutor":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # after an error the scheduler may not answer
+            self._client.unregister_worker_plugin(self._name)
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Have one worker choose batch and compilation for all; see `Runner.tune`."""
@@ -167,45 +183,84 @@ class _Worker:
     options: InferOptions
     load: Load
     sharing: int
+    most_threads: int | None = None
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation."""
-        return self._runner().tune(plan, unfinished, Silent())
+        with _turns().computing:
+            return self._runner().tune(plan, unfinished, Silent())
 
     def work(
         self, memory: MemoryPlan, compiled: bool, part: Part
     ) -> tuple[RunStats, list[list[StripRecord]]]:
-        """Produce a part, and write it while it is produced."""
+        """Produce a part, and write it while it is produced.
+
+        Parts take turns, however many threads the worker has: memory is planned for one. The next
+        one is read and predicted while the last strips of this one are written.
+        """
+        turns, wanted = _turns(), _WhileWanted()
         with StripWriter() as writer:
             strip_jobs, records = [], []
             for task in part:
                 written: list[StripRecord] = []
-                strip_jobs.append(_written_by(writer, task, written))
+                strip_jobs.append(_written_by(writer, turns.writing, task, written))
                 records.append(written)
-            stats = self._runner().produce(
-                strip_jobs,
-                memory,
-                compiled=compiled,
-                progress=Silent(),
-                written=writer.drain,
-            )
+            with turns.computing:
+                wanted.advance(0)
+                runner = self._runner()
+                if self.options.readers == 0:
+                    memory = replace(memory, readers=default_readers())
+                stats = runner.produce(strip_jobs, memory, compiled=compiled, progress=wanted)
+                writer.drain(but=1)  # what waits to be written is planned for one part, too
         return stats, records
 
     def _runner(self) -> Runner:
+        """Give what predicts, and this worker's cores to it; one thread at a time may ask."""
         share_cores(self.sharing)
-        torch.set_num_threads(min(available_cores(), torch.get_num_threads()))
+        threads = min(available_cores(), get_worker().state.nthreads)
+        torch.set_num_threads(min(threads, self.most_threads or threads))
         return _kept(self)
 
 
-def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]) -> StripJob:
+def _written_by(
+    writer: StripWriter, turn: Lock, task: StripTask, written: list[StripRecord]
+) -> StripJob:
     """Job whose strips the writer writes; their records are for the client."""
     saver = task.saver()
 
     def write(strip: PendingStrip) -> None:
-        written.append(saver.write(strip(), strip_job.quarantined))
+        with turn:
+            written.append(saver.write(strip(), strip_job.quarantined))
 
     strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
     return strip_job
+
+
+class _Turns:
+    """Whose turn it is to compute, and to write, among the parts that a worker has."""
+
+    def __init__(self) -> None:
+        self.computing, self.writing = Lock(), Lock()
+
+
+def _turns() -> _Turns:
+    """Give the turns of this worker, the same to all that runs on it."""
+    turns: _Turns = get_worker().extensions.setdefault("wsi-seg", _Turns())
+    return turns
+
+
+class _WhileWanted(Silent):
+    """Stops a part that nobody waits for any more: its client, or its scheduler, is gone."""
+
+    def __init__(self) -> None:
+        self._worker = get_worker()
+        self._task = self._worker.state.tasks.get(self._worker.get_current_task())
+
+    def advance(self, amount: float) -> None:
+        """Look whether this part is wanted."""
+        gone = self._worker.status in (Status.closing, Status.closed)
+        if gone or (self._task is not None and self._task.state == "cancelled"):
+            raise CancelledError("nobody waits for this part any more")
 
 
 class _Carrier(WorkerPlugin):
@@ -241,6 +296,13 @@ def _kept(worker: _Worker) -> Runner:
     return Runner(worker.model, worker.options, worker.load)
 
 
+def _memory_of_each(max_ram: int | None, sharing: int, limits: Sequence[int]) -> int | None:
+    """Bytes for each worker: its share of a machine's, and what dask allows; None is no limit."""
+    found = [] if max_ram is None else [max_ram // sharing]
+    found += [int(limit * _MEMORY_SHARE) for limit in limits if limit]
+    return min(found, default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Ending:
     """Slides of which nothing but the end is left: those that one part has completed."""
@@ -264,8 +326,7 @@ class _TaskQueue:
         # Of this client, not the default one. Results are fetched while others are looked at: each
         # is a way to the scheduler and on to a worker, and hundreds of workers do not wait for it.
         self._returned = as_completed(loop=client.loop, with_results=True, raise_errors=False)
-        for part in islice(self._waiting, _AT_ONCE):
-            self._submit(part)
+        self._submit(_AT_ONCE)
 
     def finish(self, outputs: Sequence[SlideOutput]) -> None:
         """Have whole slides finished by a worker, before other work, so that slides get done."""
@@ -275,8 +336,13 @@ class _TaskQueue:
             future = self._client.submit(_finish, slides, pure=False, priority=1)
             self._keep(future, _Ending(ready))
 
-    def _submit(self, part: Part) -> None:
-        self._keep(self._client.submit(self._work, part, pure=False), part)
+    def _submit(self, count: int) -> None:
+        """Send the next parts, all at once: the scheduler keeps them until a worker is free."""
+        parts = list(islice(self._waiting, count))
+        if parts:
+            futures = self._client.map(self._work, parts, pure=False)
+            for future, part in zip(futures, parts, strict=True):
+                self._keep(future, part)
 
     def _keep(self, future: Any, what: Part | _Ending) -> None:  # noqa: ANN401 (dask has no types)
         self._submitted[future] = what
@@ -285,8 +351,7 @@ class _TaskQueue:
     def __iter__(self) -> Iterator[tuple[Part | _Ending, Any]]:
         for future, found in self._returned:
             what = self._submitted.pop(future)
-            for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
-                self._submit(part)
+            self._submit(max(0, _AT_ONCE - len(self._submitted)))
             try:
                 if future.status != "finished":
                     future.result()  # raises what went wrong
@@ -311,50 +376,3 @@ def _killed(what: Part | _Ending) -> str:
         f"workers died several times on {place}, most often because memory ran out; repeat the "
         "command with fewer workers, or with --max-ram"
     )
-
-
-def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
-    """Cut tasks into parts that have every strip once (guided chunking).
-
-    Small slides share a part, so that it has a full batch if possible: the last one is padded.
-
-    Parameters
-    ----------
-    tasks
-        What is left of each slide, in the order it should be produced.
-    workers
-        How many work at a time.
-    batch
-        Tiles of one forward pass.
-
-    Yields
-    ------
-    Part
-        Groups of neighbouring strips.
-    """
-    left = float(sum(task.tiles for task in tasks))
-    share = _SHARE if workers > 1 else 1.0
-    part: list[StripTask] = []
-    wanted = tiles = 0.0
-    for task in tasks:
-        strips = sorted(task.strips)
-        each = task.tiles / max(1, len(strips))  # a mean will do: parts need not be equal
-        while strips:
-            if not part:
-                wanted, tiles = max(batch, _wanted(left / workers, share, each, batch)), 0.0
-            missing = round((wanted - tiles) / each) if each else len(strips)
-            count = min(max(1, missing), len(strips))
-            part.append(replace(task, strips=frozenset(strips[:count])))
-            del strips[:count]
-            tiles, left = tiles + count * each, left - count * each
-            if tiles >= wanted - each / 2:
-                yield tuple(part)
-                part = []
-    if part:
-        yield tuple(part)
-
-
-def _wanted(left: float, share: float, each: float, batch: int) -> float:
-    """Tiles of the next part, where so many are left for each worker and a strip has ``each``."""
-    fewest = min(left, _FEWEST_STRIPS * each)
-    return min(max(share * left, fewest), max(_MOST_STRIPS * each, _BATCHES * batch))

@@ -121,9 +121,11 @@ def infer(
         raise ConfigError("got --stage with --cluster; expected one of them")
     from wsi_seg.inference.distribute import DaskExecutor, connected
 
-    with connected(cluster) as client:
-        executor = DaskExecutor(client, model, options, progress=progress)
-        return run(options, executor=executor)
+    with (
+        connected(cluster) as client,
+        DaskExecutor(client, model, options, progress=progress) as executor,
+    ):
+        return run(executor.options, executor=executor)
 
 
 def _model(model: Path | str | Model | nn.Module, card: ModelCard | Path | str | None) -> Model:
