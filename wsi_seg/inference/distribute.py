@@ -4,13 +4,11 @@ Each worker is sent the model once, and writes strips and coarser levels straigh
 the journal is written here, as results come in.
 """
 
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -19,21 +17,24 @@ from uuid import uuid4
 import torch
 from distributed import (
     Client,
-    KilledWorker,
     Status,
     WorkerPlugin,
-    as_completed,
     get_worker,
 )
 
 from wsi_seg.cores import available_cores, default_readers, share_cores
-from wsi_seg.errors import OutputError
-from wsi_seg.inference.clusters import connected, require_same_versions, versions_here
+from wsi_seg.inference.clusters import (
+    THREADS,
+    connected,
+    require_same_versions,
+    versions_here,
+)
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.part_queue import Ending, PartQueue
 from wsi_seg.inference.parts import Part, partition
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
@@ -53,9 +54,6 @@ from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
 
 __all__ = ["DaskExecutor", "connected"]
-
-# Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
-_AT_ONCE = 2048
 
 # Share of the memory that dask allows a worker which a plan may take: dask gives a worker that has
 # taken 0.8 of it no more work.
@@ -109,15 +107,15 @@ class DaskExecutor:
         self.device: Device = place.result()
         workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
         sharing = max(Counter(one["host"] for one in workers).values(), default=1)
-        self._workers = max(1, len(workers))
+        # A worker with many threads is given as many parts at a time, of which it computes one.
+        threads = [one["nthreads"] for one in workers]
+        self._at_a_time = max(1, sum(1 if one <= THREADS else one for one in threads))
         memory = _memory_of_each(options.max_ram, sharing, [one["memory_limit"] for one in workers])
         self.options = replace(options, max_ram=memory)
         own = replace(self.options, precision=self.device.precision)
         # Those that join later, or come again after they died, are sent it too.
         self._name = f"wsi-seg-{uuid4().hex}"
-        most = torch.get_num_threads() if "OMP_NUM_THREADS" in os.environ else None
-        carrier = _Carrier(_Worker(model, own, load, sharing, most))
-        client.register_plugin(carrier, name=self._name)
+        client.register_plugin(_Carrier(_Worker(model, own, load, sharing)), name=self._name)
 
     def __enter__(self) -> "DaskExecutor":
         return self
@@ -146,19 +144,19 @@ class DaskExecutor:
             that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
-        parts = list(partition(tasks, workers=self._workers, batch=max(memory.batches)))
+        parts = list(partition(tasks, workers=self._at_a_time, batch=max(memory.batches)))
         named = {output.plan.slide: output for output in outputs}
         left = {output.plan.slide: set(output.task.strips) for output in outputs}
         total = sum(task.tiles for part in parts for task in part)
         self._progress.start("infer", total, "tiles")
         tiles, drift = 0, PrecisionDrift()
         work = partial(_work, self._name, memory, compiled)
-        queue = _TaskQueue(self._client, work, parts)
+        queue = PartQueue(self._client, work, _finish, parts)
         for task in tasks:
             if not task.strips:
                 queue.finish([named[task.store.name]])
         for done, found in queue:
-            if isinstance(done, _Ending):
+            if isinstance(done, Ending):
                 for output in done.outputs:
                     output.complete = True
                 continue
@@ -183,12 +181,11 @@ class _Worker:
     options: InferOptions
     load: Load
     sharing: int
-    most_threads: int | None = None
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation."""
-        with _turns().computing:
-            return self._runner().tune(plan, unfinished, Silent())
+        turns = _turns()
+        return turns.compute(lambda: self._runner(turns).tune(plan, unfinished, Silent()))
 
     def work(
         self, memory: MemoryPlan, compiled: bool, part: Part
@@ -205,20 +202,26 @@ class _Worker:
                 written: list[StripRecord] = []
                 strip_jobs.append(_written_by(writer, turns.writing, task, written))
                 records.append(written)
-            with turns.computing:
+
+            def produce() -> RunStats:
                 wanted.advance(0)
-                runner = self._runner()
-                if self.options.readers == 0:
-                    memory = replace(memory, readers=default_readers())
-                stats = runner.produce(strip_jobs, memory, compiled=compiled, progress=wanted)
+                runner = self._runner(turns)
+                readers = self.options.readers or default_readers()
+                sizes = replace(memory, readers=readers)
+                stats = runner.produce(strip_jobs, sizes, compiled=compiled, progress=wanted)
                 writer.drain(but=1)  # what waits to be written is planned for one part, too
+                return stats
+
+            stats = turns.compute(produce)
         return stats, records
 
-    def _runner(self) -> Runner:
-        """Give what predicts, and this worker's cores to it; one thread at a time may ask."""
+    def _runner(self, turns: "_Turns") -> Runner:
+        """Give what predicts, and this worker's cores to it."""
         share_cores(self.sharing)
-        threads = min(available_cores(), get_worker().state.nthreads)
-        torch.set_num_threads(min(threads, self.most_threads or threads))
+        threads = turns.threads
+        if threads <= THREADS:  # of many, one computes: then it has the cores of all
+            threads = torch.get_num_threads()
+        torch.set_num_threads(min(available_cores(), threads))
         return _kept(self)
 
 
@@ -237,15 +240,30 @@ def _written_by(
 
 
 class _Turns:
-    """Whose turn it is to compute, and to write, among the parts that a worker has."""
+    """Lets the parts that a worker has compute one after the other, and write so.
 
-    def __init__(self) -> None:
-        self.computing, self.writing = Lock(), Lock()
+    All compute in one thread: malloc keeps what a network frees for the thread that freed it.
+
+    Parameters
+    ----------
+    threads
+        That dask was told to use in this worker.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.writing = threads, Lock()
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="wsi-compute")
+
+    def compute[T](self, work: Callable[[], T]) -> T:
+        """Do work when it is its turn."""
+        return self._computing.submit(work).result()
 
 
 def _turns() -> _Turns:
     """Give the turns of this worker, the same to all that runs on it."""
-    turns: _Turns = get_worker().extensions.setdefault("wsi-seg", _Turns())
+    worker = get_worker()
+    own = _Turns(worker.state.nthreads)
+    turns: _Turns = worker.extensions.setdefault("wsi-seg", own)
     return turns
 
 
@@ -301,78 +319,3 @@ def _memory_of_each(max_ram: int | None, sharing: int, limits: Sequence[int]) ->
     found = [] if max_ram is None else [max_ram // sharing]
     found += [int(limit * _MEMORY_SHARE) for limit in limits if limit]
     return min(found, default=None)
-
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """Slides of which nothing but the end is left: those that one part has completed."""
-
-    outputs: tuple[SlideOutput, ...]
-
-
-class _TaskQueue:
-    """Parts and slides that are with the workers; iterating gives what each of them returned.
-
-    Only some thousand are submitted at a time, so neither the client nor the scheduler ever holds a
-    whole run, and workers that join late still get work.
-    """
-
-    def __init__(
-        self, client: Client, work: Callable[[Part], object], parts: Sequence[Part]
-    ) -> None:
-        self._client, self._work = client, work
-        self._waiting = iter(parts)
-        self._submitted: dict[Any, Part | _Ending] = {}  # by dask's futures
-        # Of this client, not the default one. Results are fetched while others are looked at: each
-        # is a way to the scheduler and on to a worker, and hundreds of workers do not wait for it.
-        self._returned = as_completed(loop=client.loop, with_results=True, raise_errors=False)
-        self._submit(_AT_ONCE)
-
-    def finish(self, outputs: Sequence[SlideOutput]) -> None:
-        """Have whole slides finished by a worker, before other work, so that slides get done."""
-        ready = tuple(output for output in outputs if output.may_finish())
-        if ready:
-            slides = [(output.task, output.final) for output in ready]
-            future = self._client.submit(_finish, slides, pure=False, priority=1)
-            self._keep(future, _Ending(ready))
-
-    def _submit(self, count: int) -> None:
-        """Send the next parts, all at once: the scheduler keeps them until a worker is free."""
-        parts = list(islice(self._waiting, count))
-        if parts:
-            futures = self._client.map(self._work, parts, pure=False)
-            for future, part in zip(futures, parts, strict=True):
-                self._keep(future, part)
-
-    def _keep(self, future: Any, what: Part | _Ending) -> None:  # noqa: ANN401 (dask has no types)
-        self._submitted[future] = what
-        self._returned.add(future)
-
-    def __iter__(self) -> Iterator[tuple[Part | _Ending, Any]]:
-        for future, found in self._returned:
-            what = self._submitted.pop(future)
-            self._submit(max(0, _AT_ONCE - len(self._submitted)))
-            try:
-                if future.status != "finished":
-                    future.result()  # raises what went wrong
-            except KilledWorker as error:
-                raise OutputError(_killed(what)) from error
-            except CancelledError as error:  # what dask says once its scheduler is gone
-                raise OutputError(
-                    "the scheduler was lost or restarted; strips that are done are "
-                    "kept: repeat the command once it runs again"
-                ) from error
-            yield what, found
-
-
-def _killed(what: Part | _Ending) -> str:
-    if isinstance(what, _Ending):
-        place = f"the coarser levels of slide {what.outputs[0].plan.slide!r}"
-    else:
-        first, last = what[0], what[-1]
-        place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
-        place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
-    return (
-        f"workers died several times on {place}, most often because memory ran out; repeat the "
-        "command with fewer workers, or with --max-ram"
-    )
