@@ -85,7 +85,8 @@ def infer(
     max_ram: Annotated[
         str | None,
         typer.Option(
-            help="Main memory that a process may take, such as 4GB.",
+            help="Main memory that a process may take, or all --cluster workers of a machine "
+            "together, such as 4GB.",
             show_default="as much as runs fastest",
         ),
     ] = None,

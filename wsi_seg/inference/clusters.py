@@ -6,9 +6,10 @@ Pages of schedulers stay on this machine, unless dask is configured otherwise:
 
 import contextlib
 import platform
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -17,6 +18,7 @@ from distributed import Client, LocalCluster, Nanny
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import ConfigError
 from wsi_seg.extras import naming_extra
+from wsi_seg.object_path import object_path
 from wsi_seg.predict.device import visible_gpus
 
 # A port of its own on loopback, or a second cluster complains.
@@ -41,6 +43,14 @@ _QUIET = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
 }
+
+# Run by each worker that is started here: the terminal sends Ctrl-C to workers, too, but the client
+# ends them; and that a task of a worker that ends is cancelled is no news.
+_PRELOAD = """
+import logging, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+"""
 
 # What decides the bytes of a prediction, or what travels between client and workers.
 _SAME = ("wsi-seg", "dask", "distributed", "torch", "numpy", "zarr", "imagecodecs")
@@ -167,7 +177,8 @@ def _settings(environment: Mapping[str, object]) -> Iterator[None]:
     key = "distributed.nanny.pre-spawn-environ"
     own = {**dask.config.get(key), **environment}
     own.pop("MALLOC_TRIM_THRESHOLD_", None)
-    with dask.config.set({key: own, **_QUIET}):
+    preload = [*dask.config.get("distributed.worker.preload"), _PRELOAD]
+    with dask.config.set({key: own, "distributed.worker.preload": preload, **_QUIET}):
         yield
 
 
@@ -205,6 +216,37 @@ def require_same_versions(client: Client, here: Mapping[str, str]) -> None:
         f"got other versions on worker {worker}{others}: {'; '.join(found)}; expected the same on "
         "all, or results differ: install the same there (constraints.txt), and repeat the command"
     )
+
+
+def require_same_files(client: Client, paths: Iterable[Path]) -> None:
+    """Make sure that the workers that are there by now see files and folders that are here.
+
+    Parameters
+    ----------
+    client
+        From `connected`.
+    paths
+        Those in object stores, which workers reach by their address, are left out.
+
+    Raises
+    ------
+    ConfigError
+        If a worker does not see all of them.
+    """
+    wanted = sorted({str(path.absolute()) for path in paths if object_path(path) is None})
+    absent = {worker: found for worker, found in client.run(_absent, wanted).items() if found}
+    if not absent:
+        return
+    worker, missing = next(iter(absent.items()))
+    others = f", and {len(absent) - 1} more do not see all" if len(absent) > 1 else ""
+    raise ConfigError(
+        f"worker {worker} does not see {missing[0]}{others}; expected model, slides and output on a "
+        "disk that every worker sees under the same path"
+    )
+
+
+def _absent(paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if not Path(path).exists()]
 
 
 def _asking(names: tuple[str, ...]) -> Callable[[], dict[str, str]]:

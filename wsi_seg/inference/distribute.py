@@ -4,12 +4,14 @@ Each worker is sent the model once, and writes strips and coarser levels straigh
 the journal is written here, as results come in.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Lock
 from typing import Any
 from uuid import uuid4
@@ -17,6 +19,7 @@ from uuid import uuid4
 import torch
 from distributed import (
     Client,
+    KilledWorker,
     Status,
     WorkerPlugin,
     get_worker,
@@ -26,6 +29,7 @@ from wsi_seg.cores import available_cores, default_readers, share_cores
 from wsi_seg.inference.clusters import (
     THREADS,
     connected,
+    require_same_files,
     require_same_versions,
     versions_here,
 )
@@ -34,7 +38,8 @@ from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
-from wsi_seg.inference.part_queue import Ending, PartQueue
+from wsi_seg.inference.part_queue import Ending, PartQueue, lost
+from wsi_seg.inference.part_reports import PartReports, Report, part_key
 from wsi_seg.inference.parts import Part, partition
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
@@ -58,6 +63,9 @@ __all__ = ["DaskExecutor", "connected"]
 # Share of the memory that dask allows a worker which a plan may take: dask gives a worker that has
 # taken 0.8 of it no more work.
 _MEMORY_SHARE = 0.75
+
+# Seconds between two reports of a worker, for each worker: the scheduler passes on 50 a second.
+_TELL = 1 / 50
 
 
 class DaskExecutor:
@@ -102,9 +110,13 @@ class DaskExecutor:
         self._client, self._progress = client, progress
         progress.note("waiting for a worker")
         place = client.submit(Device.here, options.device, options.precision, pure=False)
-        place.exception()  # waits for a worker; one that lacks wsi_seg fails here, too
-        require_same_versions(client, versions_here())
-        self.device: Device = place.result()
+        # Waits for a worker; one that lacks wsi_seg fails here, too.
+        if not isinstance(place.exception(), KilledWorker):
+            require_same_versions(client, versions_here())
+            files = [member.path for member in model.members if member.path is not None]
+            require_same_files(client, files)
+        with lost("wsi_seg and torch"):
+            self.device: Device = place.result()
         workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
         sharing = max(Counter(one["host"] for one in workers).values(), default=1)
         # A worker with many threads is given as many parts at a time, of which it computes one.
@@ -115,7 +127,9 @@ class DaskExecutor:
         own = replace(self.options, precision=self.device.precision)
         # Those that join later, or come again after they died, are sent it too.
         self._name = f"wsi-seg-{uuid4().hex}"
-        client.register_plugin(_Carrier(_Worker(model, own, load, sharing)), name=self._name)
+        every = max(1.0, len(workers) * _TELL)
+        worker = _Worker(self._name, model, own, load, sharing, every)
+        client.register_plugin(_Carrier(worker), name=self._name)
 
     def __enter__(self) -> "DaskExecutor":
         return self
@@ -127,9 +141,9 @@ class DaskExecutor:
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Have one worker choose batch and compilation for all; see `Runner.tune`."""
         self._progress.note("loading the model in a worker")
-        found: Tuning = self._client.submit(
-            _tune, self._name, plan, dict(unfinished), pure=False
-        ).result()
+        tuning = self._client.submit(_tune, self._name, plan, dict(unfinished), pure=False)
+        with lost("the model"):
+            found: Tuning = tuning.result()
         return found
 
     def run(
@@ -139,48 +153,57 @@ class DaskExecutor:
 
         Raises
         ------
+        ConfigError
+            If a worker does not see a slide, or the output.
         OutputError
             If workers die at the same strips several times, or the scheduler is gone. A worker
             that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
+        require_same_files(self._client, [tasks[0].target, outputs[0].store.path])
         parts = list(partition(tasks, workers=self._at_a_time, batch=max(memory.batches)))
-        named = {output.plan.slide: output for output in outputs}
-        left = {output.plan.slide: set(output.task.strips) for output in outputs}
         total = sum(task.tiles for part in parts for task in part)
         self._progress.start("infer", total, "tiles")
         tiles, drift = 0, PrecisionDrift()
         work = partial(_work, self._name, memory, compiled)
-        queue = PartQueue(self._client, work, _finish, parts)
-        for task in tasks:
-            if not task.strips:
-                queue.finish([named[task.store.name]])
-        for done, found in queue:
-            if isinstance(done, Ending):
-                for output in done.outputs:
-                    output.complete = True
-                continue
-            stats, records = found
-            for task, written in zip(done, records, strict=True):
-                named[task.store.name].record(written)
-                left[task.store.name] -= task.strips
-                self._progress.advance(task.tiles)
-            ended = [task.store.name for task in done if not left[task.store.name]]
-            queue.finish([named[name] for name in ended])
-            tiles += stats.tiles
-            drift = PrecisionDrift.largest([drift, stats.drift])
+        with PartReports(self._client, self._name, outputs, self._progress) as reports:
+            queue = PartQueue(self._client, work, _finish, parts)
+            queue.finish([output for output in outputs if not output.task.strips])
+            for done, found in queue:
+                if isinstance(done, Ending):
+                    for output in done.outputs:
+                        output.complete = True
+                    continue
+                stats, records = found
+                queue.finish(reports.done(done, records))
+                tiles += stats.tiles
+                drift = PrecisionDrift.largest([drift, stats.drift])
         self._progress.finish()
         return RunStats(tiles, drift, {})  # wait times of workers are not collected
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker needs to know; it loads the model once and keeps it between tasks."""
+    """What a worker needs to know; it loads the model once and keeps it between tasks.
 
+    Parameters
+    ----------
+    name
+        Of the run, by which workers find this, and on which they report.
+    model, options, load
+        See `DaskExecutor`.
+    sharing
+        Workers on one machine.
+    every
+        Seconds between two reports.
+    """
+
+    name: str
     model: Model
     options: InferOptions
     load: Load
     sharing: int
+    every: float
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation."""
@@ -195,20 +218,21 @@ class _Worker:
         Parts take turns, however many threads the worker has: memory is planned for one. The next
         one is read and predicted while the last strips of this one are written.
         """
-        turns, wanted = _turns(), _WhileWanted()
+        turns, progress = _turns(), _Reporting(self.name, part, self.every)
         with StripWriter() as writer:
             strip_jobs, records = [], []
             for task in part:
                 written: list[StripRecord] = []
-                strip_jobs.append(_written_by(writer, turns.writing, task, written))
+                job = _written_by(writer, turns.writing, task, written, progress)
+                strip_jobs.append(job)
                 records.append(written)
 
             def produce() -> RunStats:
-                wanted.advance(0)
+                progress.advance(0)
                 runner = self._runner(turns)
                 readers = self.options.readers or default_readers()
                 sizes = replace(memory, readers=readers)
-                stats = runner.produce(strip_jobs, sizes, compiled=compiled, progress=wanted)
+                stats = runner.produce(strip_jobs, sizes, compiled=compiled, progress=progress)
                 writer.drain(but=1)  # what waits to be written is planned for one part, too
                 return stats
 
@@ -226,14 +250,20 @@ class _Worker:
 
 
 def _written_by(
-    writer: StripWriter, turn: Lock, task: StripTask, written: list[StripRecord]
+    writer: StripWriter,
+    turn: Lock,
+    task: StripTask,
+    written: list[StripRecord],
+    progress: "_Reporting",
 ) -> StripJob:
     """Job whose strips the writer writes; their records are for the client."""
     saver = task.saver()
 
     def write(strip: PendingStrip) -> None:
         with turn:
-            written.append(saver.write(strip(), strip_job.quarantined))
+            record = saver.write(strip(), strip_job.quarantined)
+        written.append(record)
+        progress.wrote(task.store.name, record)
 
     strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
     return strip_job
@@ -267,18 +297,35 @@ def _turns() -> _Turns:
     return turns
 
 
-class _WhileWanted(Silent):
-    """Stops a part that nobody waits for any more: its client, or its scheduler, is gone."""
+class _NotWanted(Exception):
+    """Nobody waits for a part any more: its client, or its scheduler, is gone."""
 
-    def __init__(self) -> None:
+
+class _Reporting(Silent):
+    """Says from time to time how far a part is, and stops it where it is not wanted any more."""
+
+    def __init__(self, topic: str, part: Part, every: float) -> None:
+        self._topic, self._part, self._every = topic, part_key(part), every
         self._worker = get_worker()
         self._task = self._worker.state.tasks.get(self._worker.get_current_task())
+        self._tiles, self._said = 0.0, time.monotonic()
+        self._written: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
+
+    def wrote(self, slide: str, record: StripRecord) -> None:
+        """Say of a strip that it is on disk, with the next report."""
+        self._written.put((slide, record.to_json()))
 
     def advance(self, amount: float) -> None:
-        """Look whether this part is wanted."""
+        """Look whether this part is wanted, and report if it is time."""
         gone = self._worker.status in (Status.closing, Status.closed)
         if gone or (self._task is not None and self._task.state == "cancelled"):
-            raise CancelledError("nobody waits for this part any more")
+            raise _NotWanted
+        self._tiles += amount
+        if time.monotonic() - self._said >= self._every:
+            self._said = time.monotonic()
+            written = [self._written.get() for _ in range(self._written.qsize())]
+            report: Report = (*self._part, self._tiles, written)
+            self._worker.log_event(self._topic, report)
 
 
 class _Carrier(WorkerPlugin):
@@ -301,7 +348,10 @@ def _tune(name: str, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
 def _work(
     name: str, memory: MemoryPlan, compiled: bool, part: Part
 ) -> tuple[RunStats, list[list[StripRecord]]]:
-    return _carried(name).work(memory, compiled, part)
+    try:
+        return _carried(name).work(memory, compiled, part)
+    except _NotWanted:
+        return RunStats(0, PrecisionDrift(), {}), []  # nobody looks at it
 
 
 def _finish(slides: Sequence[tuple[StripTask, Path]]) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -80,27 +81,38 @@ class PartQueue:
         for future, found in self._returned:
             what = self._submitted.pop(future)
             self._submit(max(0, _AT_ONCE - len(self._submitted)))
-            try:
-                if future.status != "finished":
+            if future.status != "finished":
+                with lost(_place(what)):
                     future.result()  # raises what went wrong
-            except KilledWorker as error:
-                raise OutputError(_killed(what)) from error
-            except CancelledError as error:  # what dask says once its scheduler is gone
-                raise OutputError(
-                    "the scheduler was lost or restarted; strips that are done are "
-                    "kept: repeat the command once it runs again"
-                ) from error
             yield what, found
 
 
-def _killed(what: Part | Ending) -> str:
+@contextmanager
+def lost(what: str) -> Iterator[None]:
+    """Say in a sentence that workers, or their scheduler, were lost while they were at something.
+
+    Raises
+    ------
+    OutputError
+        In place of what dask raises then.
+    """
+    try:
+        yield
+    except KilledWorker as error:
+        raise OutputError(
+            f"workers died several times on {what}, most often because memory ran out; repeat the "
+            "command with fewer workers, with --max-ram, or with workers that have more memory"
+        ) from error
+    except CancelledError as error:  # what dask says once its scheduler is gone
+        raise OutputError(
+            "the scheduler was lost or restarted; strips that are done are kept: repeat the "
+            "command once it runs again"
+        ) from error
+
+
+def _place(what: Part | Ending) -> str:
     if isinstance(what, Ending):
-        place = f"the coarser levels of slide {what.outputs[0].plan.slide!r}"
-    else:
-        first, last = what[0], what[-1]
-        place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
-        place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
-    return (
-        f"workers died several times on {place}, most often because memory ran out; repeat the "
-        "command with fewer workers, or with --max-ram"
-    )
+        return f"the coarser levels of slide {what.outputs[0].plan.slide!r}"
+    first, last = what[0], what[-1]
+    place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
+    return f"{place} to slide {last.store.name!r}, strip {max(last.strips)}"
