@@ -233,15 +233,15 @@ def require_same_files(client: Client, paths: Iterable[Path]) -> None:
     ConfigError
         If a worker does not see all of them.
     """
-    wanted = sorted({str(path.absolute()) for path in paths if object_path(path) is None})
+    wanted = sorted({str(path) for path in paths if object_path(path) is None})
     absent = {worker: found for worker, found in client.run(_absent, wanted).items() if found}
     if not absent:
         return
     worker, missing = next(iter(absent.items()))
     others = f", and {len(absent) - 1} more do not see all" if len(absent) > 1 else ""
     raise ConfigError(
-        f"worker {worker} does not see {missing[0]}{others}; expected model, slides and output on a "
-        "disk that every worker sees under the same path"
+        f"worker {worker} does not see {missing[0]}{others}; expected model, slides and output on "
+        "a disk that every worker sees under the same path"
     )
 
 
