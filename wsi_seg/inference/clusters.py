@@ -5,6 +5,7 @@ Pages of schedulers stay on this machine, unless dask is configured otherwise:
 """
 
 import contextlib
+import logging
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -78,7 +79,7 @@ def connected(cluster: str) -> Iterator[Client]:
             client = Client(cluster, timeout="10s")
         except OSError as error:
             raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
-        with client:
+        with _lost_in_silence(), client:
             yield client
     elif kind in ("local", "cuda", "slurm"):
         with _started(cluster, kind, word) as workers, Client(workers) as client:
@@ -88,6 +89,20 @@ def connected(cluster: str) -> Iterator[Client]:
             f"got --cluster {cluster!r}; expected local:N, cuda[:N], slurm[:N[-M]] or "
             "tcp://HOST:PORT"
         )
+
+
+@contextlib.contextmanager
+def _lost_in_silence() -> Iterator[None]:
+    """Leave out the tracebacks that dask logs of a lost scheduler: a sentence says it."""
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "utils")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
