@@ -160,7 +160,10 @@ class DaskExecutor:
             that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
-        require_same_files(self._client, [tasks[0].target, outputs[0].store.path])
+        # Of these no other process can finish the slide, which renames it.
+        ours = [output for output in outputs if output.task.strips][:1]
+        seen = [path for output in ours for path in (output.task.target, output.store.path)]
+        require_same_files(self._client, seen)
         parts = list(partition(tasks, workers=self._at_a_time, batch=max(memory.batches)))
         total = sum(task.tiles for part in parts for task in part)
         self._progress.start("infer", total, "tiles")

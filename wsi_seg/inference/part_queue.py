@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import islice
+from itertools import batched, islice
 from pathlib import Path
 from typing import Any
 
+import dask
 from distributed import Client, KilledWorker, as_completed
 
 from wsi_seg.errors import OutputError
@@ -17,6 +18,10 @@ from wsi_seg.inference.task import StripTask
 
 # Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
 _AT_ONCE = 2048
+
+# Parts of one message. Those of small slides name a hundred each, of which dask would warn.
+_IN_A_MESSAGE = 64
+_LARGE = {"distributed.admin.large-graph-warning-threshold": "1GB"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +71,10 @@ class PartQueue:
             self._keep(future, Ending(ready))
 
     def _submit(self, count: int) -> None:
-        """Send the next parts, all at once: the scheduler keeps them until a worker is free."""
-        parts = list(islice(self._waiting, count))
-        if parts:
-            futures = self._client.map(self._work, parts, pure=False)
+        """Send the next parts, many at once: the scheduler keeps them until a worker is free."""
+        for parts in batched(islice(self._waiting, count), _IN_A_MESSAGE, strict=False):
+            with dask.config.set(_LARGE):
+                futures = self._client.map(self._work, parts, pure=False)
             for future, part in zip(futures, parts, strict=True):
                 self._keep(future, part)
 
