@@ -155,7 +155,7 @@ def test_progress_moves_within_a_part_and_ends_at_all_tiles(stores, tmp_path):
 def test_each_gpu_gets_a_worker_that_sees_no_other(monkeypatch):
     monkeypatch.setattr(clusters, "visible_gpus", lambda: ("3", "GPU-5a"))
     with clusters.connected("cuda") as client:
-        seen = client.run(os.environ.get, "CUDA_VISIBLE_DEVICES").values()
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
         assert sorted(seen) == ["3", "GPU-5a"]
         interrupts = client.run(signal.getsignal, signal.SIGINT).values()
         assert set(interrupts) == {signal.SIG_IGN}
