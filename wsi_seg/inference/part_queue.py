@@ -72,7 +72,7 @@ class PartQueue:
 
     def _submit(self, count: int) -> None:
         """Send the next parts, many at once: the scheduler keeps them until a worker is free."""
-        for parts in batched(islice(self._waiting, count), _IN_A_MESSAGE, strict=False):
+        for parts in batched(islice(self._waiting, count), _IN_A_MESSAGE):
             with dask.config.set(_LARGE):
                 futures = self._client.map(self._work, parts, pure=False)
             for future, part in zip(futures, parts, strict=True):
