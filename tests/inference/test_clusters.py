@@ -282,7 +282,7 @@ def test_a_part_does_not_carry_the_model(stores):
     """A network in memory of 4 MB travels once to each worker; parts name it."""
     network = torch.nn.Conv2d(3, 1, 1)
     network.register_buffer("ballast", torch.zeros(10**6))
-    sent = []
+    sent: list[int] = []
     with cluster_of(1) as cluster, Client(cluster) as client:
         model = Model((Member(make_card("a"), "toy", network=network),))
         executor = DaskExecutor(client, model, OPTIONS, load=load)

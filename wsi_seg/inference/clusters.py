@@ -150,7 +150,7 @@ def _gpus(cluster: str, word: str) -> Sequence[str]:
 def _on_gpus(gpus: Sequence[str]) -> type[Nanny]:
     """Make what starts workers that see one GPU each, by their number."""
 
-    class OnGpu(Nanny):  # type: ignore[misc]  # dask has no types
+    class OnGpu(Nanny):
         def __init__(self, scheduler: Any, *, name: int, **options: Any) -> None:  # noqa: ANN401
             environment = {"CUDA_VISIBLE_DEVICES": gpus[name]}
             super().__init__(scheduler, name=name, env=environment, **options)
