@@ -280,7 +280,7 @@ class _Turns:
     Parameters
     ----------
     threads
-        That dask was told to use in this worker.
+        That dask may use in this worker.
     """
 
     def __init__(self, threads: int) -> None:
