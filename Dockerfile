@@ -14,7 +14,6 @@ RUN apt-get update \
 # Address of an index of torch without CUDA, which makes the image some GB smaller; empty takes
 # torch as the usual index has it, with what NVIDIA's GPUs need.
 ARG TORCH_INDEX=
-# For GPUs of one machine: --build-arg EXTRAS=all,slurm,cuda
 ARG EXTRAS=all,slurm
 
 # Libraries have a layer of their own, which stays when only the package changes. That index has

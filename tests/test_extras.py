@@ -38,8 +38,7 @@ def verb(*words):
 
 def test_every_optional_library_is_in_its_extra():
     project = tomllib.loads(Path("pyproject.toml").read_text())["project"]
-    names = {"openslide": "openslide-python", "dask_cuda": "dask-cuda",
-             "dask_jobqueue": "dask-jobqueue"}  # fmt: skip
+    names = {"openslide": "openslide-python", "dask_jobqueue": "dask-jobqueue"}
     for library, extra in EXTRAS.items():
         listed = project["optional-dependencies"][extra]
         assert any(line.startswith(names.get(library, library)) for line in listed), library

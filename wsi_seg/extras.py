@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from wsi_seg.errors import MissingLibraryError
 
 EXTRAS = {
-    "dask_cuda": "cuda",
     "dask_jobqueue": "slurm",
     "geopandas": "spatialdata",
     "highdicom": "dicom",

@@ -127,10 +127,11 @@ class Cluster:
 
 def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
     Cluster.asked = []
-    for module, name in (("dask_cuda", "LocalCUDACluster"), ("dask_jobqueue", "SLURMCluster")):
-        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: Cluster}))
+    jobs = types.SimpleNamespace(SLURMCluster=Cluster)
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", jobs)
     monkeypatch.setattr(clusters, "LocalCluster", Cluster)
     monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    monkeypatch.setattr(clusters, "visible_gpus", lambda: ("0", "1", "2"))
     for word in ("local:2", "cuda", "slurm"):
         with clusters.connected(word):
             pass
@@ -139,15 +140,17 @@ def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
         assert here["host"] == "127.0.0.1"
         assert here["scheduler_kwargs"]["dashboard_address"] == "127.0.0.1:0"
     assert local["dashboard_address"] is cuda["dashboard_address"] is None
-    assert "n_workers" not in cuda
+    assert cuda["n_workers"] == 3
     assert slurm["scheduler_options"]["dashboard_address"].startswith("127.0.0.1:")
 
 
 def test_a_number_after_the_colon_is_what_the_cluster_gets(monkeypatch):
     Cluster.asked, Cluster.scaled = [], []
-    for module, name in (("dask_cuda", "LocalCUDACluster"), ("dask_jobqueue", "SLURMCluster")):
-        monkeypatch.setitem(sys.modules, module, types.SimpleNamespace(**{name: Cluster}))
+    jobs = types.SimpleNamespace(SLURMCluster=Cluster)
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", jobs)
+    monkeypatch.setattr(clusters, "LocalCluster", Cluster)
     monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    monkeypatch.setattr(clusters, "visible_gpus", lambda: ("0", "1", "2"))
     for word in ("cuda:2", "slurm", "slurm:8", "slurm:2-16"):
         with clusters.connected(word):
             pass

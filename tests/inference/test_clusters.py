@@ -1,35 +1,50 @@
 """Clusters that are not as one wishes: other versions, lost schedulers, workers that come late."""
 
+import _thread
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 from distributed import Client, Future, LocalCluster
 from distributed.protocol.pickle import dumps
+from distributed.system import MEMORY_LIMIT
 
 from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.inference import clusters
-from wsi_seg.inference.distribute import DaskExecutor, _work
+from wsi_seg.inference.distribute import DaskExecutor, _memory_of_each
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.run import _for_workers, infer_with
 from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
+from wsi_seg.store.journal import read_units
+from wsi_seg.store.names import JOURNAL, PARTIAL
+from wsi_seg.store.own import own_file
 from wsi_seg.testing.stores import digests, make_store
 
 OPTIONS = InferOptions(batch=4, strip_px=512, precision="fp32", device="cpu", overlap=0.0)
 MODEL = Model((Member(make_card("a"), "toy"),))
 
 
+# Calls of `slow` at this moment, and the most there were; workers are threads of this process.
+CALLS = {"now": 0, "most": 0}
+
+
 def slow(tiles):
+    CALLS["now"] += 1
+    CALLS["most"] = max(CALLS.values())
     time.sleep(0.05)
+    CALLS["now"] -= 1
     return tiles[..., :1].transpose(0, 3, 1, 2).astype("float32") / 255
 
 
@@ -52,9 +67,9 @@ def expected(stores, tmp_path):
     return digests(tmp_path / "serial")
 
 
-def cluster_of(workers):
+def cluster_of(workers, threads=1):
     return LocalCluster(
-        n_workers=workers, threads_per_worker=1, processes=False, dashboard_address=None,
+        n_workers=workers, threads_per_worker=threads, processes=False, dashboard_address=None,
         scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
     )  # fmt: skip
 
@@ -78,6 +93,115 @@ def test_a_worker_that_joins_late_is_sent_the_model_and_works(stores, expected, 
         infer_on(client, stores, tmp_path / "many")
         joined.join()
     assert digests(tmp_path / "many") == expected
+
+
+def test_a_worker_with_many_threads_computes_one_part_at_a_time(stores, expected, tmp_path):
+    """Memory is planned for one, and so are the turns of a GPU."""
+    with cluster_of(1, threads=6) as cluster, Client(cluster) as client:
+        CALLS["most"] = 0
+        infer_on(client, stores, tmp_path / "many")
+    assert CALLS["most"] == 1
+    assert digests(tmp_path / "many") == expected
+
+
+def test_strips_of_a_part_are_recorded_while_it_runs(stores, expected, tmp_path):
+    """One worker has all slides as one part: what it has written is kept, and it stops."""
+
+    class Stop(Silent):
+        shown = 0.0
+
+        def advance(self, amount):
+            if self.shown < 60 <= self.shown + amount:
+                _thread.interrupt_main()
+            self.shown += amount
+
+    out, progress = tmp_path / "many", Stop()
+    with cluster_of(1) as cluster, Client(cluster) as client:
+        executor = DaskExecutor(client, MODEL, OPTIONS, load=load, progress=progress)
+        with pytest.raises(KeyboardInterrupt):
+            infer_with(MODEL, stores, out, OPTIONS, executor=executor, progress=Silent())
+    recorded = [
+        len(read_units(own_file(out / PARTIAL / store.name, JOURNAL)))
+        for store in stores
+        if (out / PARTIAL / store.name).exists()
+    ]
+    assert 0 < sum(recorded) < 24
+    infer_with(
+        MODEL, stores, out, OPTIONS, executor=SerialExecutor(MODEL, OPTIONS, load=load),
+        progress=Silent(),
+    )  # fmt: skip
+    assert digests(out) == expected
+
+
+def test_progress_moves_within_a_part_and_ends_at_all_tiles(stores, tmp_path):
+    class Noted(Silent):
+        def __init__(self):
+            self.total, self.amounts = 0.0, []
+
+        def start(self, title, total, unit):
+            self.total = total
+
+        def advance(self, amount):
+            self.amounts.append(amount)
+
+    progress = Noted()
+    with cluster_of(1) as cluster, Client(cluster) as client:
+        executor = DaskExecutor(client, MODEL, OPTIONS, load=load, progress=progress)
+        infer_with(MODEL, stores, tmp_path / "many", OPTIONS, executor=executor, progress=Silent())
+    assert len(progress.amounts) > 1
+    assert sum(progress.amounts) == progress.total
+
+
+def test_each_gpu_gets_a_worker_that_sees_no_other(monkeypatch):
+    monkeypatch.setattr(clusters, "visible_gpus", lambda: ("3", "GPU-5a"))
+    with clusters.connected("cuda") as client:
+        seen = client.run(os.getenv, "CUDA_VISIBLE_DEVICES").values()
+        assert sorted(seen) == ["3", "GPU-5a"]
+        interrupts = client.run(signal.getsignal, signal.SIGINT).values()
+        assert set(interrupts) == {signal.SIG_IGN}
+        limits = [one["memory_limit"] for one in client.scheduler_info()["workers"].values()]
+        executor = DaskExecutor(client, MODEL, replace(OPTIONS, max_ram=10**12))
+    assert executor.options.max_ram == int(min(limits) * 0.75)
+    assert sum(limits) <= MEMORY_LIMIT
+
+
+@pytest.mark.parametrize(("word", "said"), [("cuda:3", "has 2 usable"), ("cuda:0", "1 or more")])
+def test_more_gpus_than_there_are_are_refused(word, said, monkeypatch):
+    monkeypatch.setattr(clusters, "visible_gpus", lambda: ("0", "1"))
+    with pytest.raises(ConfigError, match=said), clusters.connected(word):
+        pass
+
+
+def test_a_machine_without_a_gpu_says_so(monkeypatch):
+    monkeypatch.setattr(clusters, "visible_gpus", lambda: ())
+    with pytest.raises(ConfigError, match="no usable CUDA devices"), clusters.connected("cuda"):
+        pass
+
+
+def test_memory_is_divided_among_the_workers_of_a_machine():
+    assert _memory_of_each(None, 4, [0, 0]) is None
+    assert _memory_of_each(8 * 10**9, 4, [0, 0]) == 2 * 10**9
+    assert _memory_of_each(8 * 10**9, 2, [10**9, 4 * 10**9]) == 750 * 10**6
+    assert _memory_of_each(None, 1, [0, 10**9]) == 750 * 10**6
+
+
+def test_a_worker_that_does_not_see_a_file_is_named(tmp_path):
+    with cluster_of(2) as cluster, Client(cluster) as client:
+        clusters.require_same_files(client, [tmp_path])
+        said = rf"worker inproc.+ does not see {tmp_path}/absent, and 1 more do not"
+        with pytest.raises(ConfigError, match=said):
+            clusters.require_same_files(client, [tmp_path, tmp_path / "absent"])
+
+
+def test_what_workers_are_given_does_not_depend_on_the_working_folder(
+    stores, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (first, *_) = open_collection("s.zarr")
+    given = _for_workers(first)
+    monkeypatch.chdir("/")
+    assert given.path == stores[0].path
+    assert (given.image[:9, :9] == stores[0].image[:9, :9]).all()
 
 
 def test_other_versions_are_named_with_their_worker():
@@ -158,21 +282,20 @@ def test_a_part_does_not_carry_the_model(stores):
     """A network in memory of 4 MB travels once to each worker; parts name it."""
     network = torch.nn.Conv2d(3, 1, 1)
     network.register_buffer("ballast", torch.zeros(10**6))
-    sent = []
+    sent: list[int] = []
     with cluster_of(1) as cluster, Client(cluster) as client:
         model = Model((Member(make_card("a"), "toy", network=network),))
         executor = DaskExecutor(client, model, OPTIONS, load=load)
-        submit = client.submit
+        send = client.map
 
-        def noted(work, *given, **how):
-            sent.append((work, len(pickle.dumps((work, given)))))
-            return submit(work, *given, **how)
+        def noted(work, parts, **how):
+            sent.extend(len(pickle.dumps((work, part))) for part in parts)
+            return send(work, parts, **how)
 
-        client.submit = noted
+        client.map = noted
         infer_with(
             model, stores, stores[0].path.parents[1] / "many", OPTIONS, executor=executor,
             progress=Silent(),
         )  # fmt: skip
-    parts = [size for work, size in sent if getattr(work, "func", None) is _work]
-    assert parts
-    assert max(size for _, size in sent) < 100_000
+    assert sent
+    assert max(sent) < 100_000

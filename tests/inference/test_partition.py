@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsi_seg.inference.distribute import partition
+from wsi_seg.inference.parts import partition
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,23 @@ def test_the_last_parts_are_small_and_none_is_large(workers):
 
 
 def test_one_worker_gets_parts_as_large_as_can_be():
-    parts = list(partition(slides([17]), workers=1, batch=4))
-    assert [len(task.strips) for part in parts for task in part] == [16, 1]
+    parts = list(partition(slides([40]), workers=1, batch=4))
+    assert [len(task.strips) for part in parts for task in part] == [14, 13, 13]
+
+
+@given(st.lists(st.integers(1, 16), min_size=1, max_size=40), st.integers(1, 64), st.integers(1, 8))
+def test_slides_that_fit_into_a_part_are_not_cut_by_one_worker(counts, each, batch):
+    parts: Any = list(partition(slides(counts, each), workers=1, batch=batch))
+    assert sum(map(len, parts)) == len(counts)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 16])
+def test_parts_end_where_slides_end(workers):
+    """Slides of 20 strips: only the last ones are shared, when there are too few for all."""
+    parts: Any = list(partition(slides([20] * 200), workers=workers, batch=4))
+    cut = {task.name for part in parts for task in part if len(task.strips) < 20}
+    assert len(cut) <= 2 * workers
+    assert not cut or min(cut) >= 200 - 3 * workers
 
 
 def test_few_strips_reach_all_workers():
@@ -73,9 +88,9 @@ def test_many_large_slides_are_hardly_cut():
     """Neighbouring parts both predict the tiles between them, so cuts cost."""
     parts = list(partition(slides([12] * 1000), workers=64, batch=4))
     sizes = [sum(len(task.strips) for task in part) for part in parts]
-    small = [size for size in sizes if size < 16]
+    small = [size for size in sizes if size < 12]
     # Parts shrink only when 0.7 of what is left for each of 64 workers is less than a whole part.
     assert sum(small) <= 64 * 16 / 0.7
-    # 16 strips are a slide and a third, so two of three whole parts end inside a slide.
+    # Those before end where a slide ends.
     cuts = sum(len(part) for part in parts) - 1000
-    assert cuts <= 2 / 3 * (len(sizes) - len(small)) + len(small)
+    assert cuts <= len(small)

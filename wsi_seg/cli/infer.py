@@ -85,7 +85,8 @@ def infer(
     max_ram: Annotated[
         str | None,
         typer.Option(
-            help="Main memory that a process may use, such as 4GB.",
+            help="Main memory that a process may use, or all --cluster workers of a machine "
+            "together, such as 4GB.",
             show_default="as much as is fastest",
         ),
     ] = None,

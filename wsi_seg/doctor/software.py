@@ -11,7 +11,6 @@ from wsi_seg.doctor.finding import Finding
 
 # What works with each extra alone.
 PURPOSES: Mapping[str, str] = {
-    "cuda": "infer --cluster cuda, one worker for each GPU",
     "dicom": "DICOM slides in, DICOM segmentations out",
     "onnx": "networks in ONNX files, in and out",
     "openslide": "slides of MIRAX, Hamamatsu, Ventana and others",

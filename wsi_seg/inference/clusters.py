@@ -5,20 +5,53 @@ Pages of schedulers stay on this machine, unless dask is configured otherwise:
 """
 
 import contextlib
+import logging
 import platform
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import dask
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Nanny
 
+from wsi_seg.cores import available_cores
 from wsi_seg.errors import ConfigError
 from wsi_seg.extras import naming_extra
+from wsi_seg.object_path import object_path
+from wsi_seg.predict.device import visible_gpus
 
 # A port of its own on loopback, or a second cluster complains.
 _PAGE = "127.0.0.1:0"
+
+# Tasks that a worker is given at a time: the next one computes while strips of one are written.
+THREADS = 2
+
+# dask's settings for many tasks of a millisecond with results in memory; ours take seconds, and
+# leave nothing there. The profiler reads every thread's stack a hundred times a second, the tick
+# wakes every process fifty times and the memory monitor ten times. A worker that is paused because
+# it keeps freed memory for its network would wait for ever.
+_QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.client.scheduler-info-interval": "1 minute",
+    "distributed.scheduler.active-memory-manager.start": False,
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.memory.monitor-interval": "1s",
+    "distributed.worker.memory.target": False,
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,
+}
+
+# Run by each worker that is started here: the terminal sends Ctrl-C to workers, too, but the client
+# ends them; and that a task of a worker that ends is cancelled is no news.
+_PRELOAD = """
+import logging, signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
+"""
 
 # What decides the bytes of a prediction, or what travels between client and workers.
 _SAME = ("wsi-seg", "dask", "distributed", "torch", "numpy", "zarr", "imagecodecs")
@@ -46,15 +79,11 @@ def connected(cluster: str) -> Iterator[Client]:
             client = Client(cluster, timeout="10s")
         except OSError as error:
             raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
-        with client:
+        with _lost_in_silence(), client:
             yield client
     elif kind in ("local", "cuda", "slurm"):
-        jobs = _range(cluster, word or "1") if kind == "slurm" else None
-        with _worker_environment(), _started(cluster, kind, word) as workers:
-            if jobs is not None:
-                _scale(workers, *jobs)
-            with Client(workers) as client:
-                yield client
+        with _started(cluster, kind, word) as workers, Client(workers) as client:
+            yield client
     else:
         raise ConfigError(
             f"got --cluster {cluster!r}; expected local:N, cuda[:N], slurm[:N[-M]] or "
@@ -62,18 +91,71 @@ def connected(cluster: str) -> Iterator[Client]:
         )
 
 
-def _started(cluster: str, kind: str, word: str) -> Any:  # noqa: ANN401 (dask has no types)
-    """Start the cluster class of a kind; its scheduler's page is on loopback."""
+@contextlib.contextmanager
+def _lost_in_silence() -> Iterator[None]:
+    """Leave out the tracebacks that dask logs of a lost scheduler: a sentence says it."""
+    loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "utils")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _started(cluster: str, kind: str, word: str) -> Iterator[Any]:
+    """Start the cluster of a kind; its scheduler's page is on loopback."""
     page = {"dashboard_address": dask.config.get("wsi-seg.dashboard", _PAGE)}
-    # Even without a dashboard a scheduler serves figures.
-    here = {"host": "127.0.0.1", "dashboard_address": None, "scheduler_kwargs": page}
-    if kind == "local":
-        return LocalCluster(n_workers=_count(cluster, word), threads_per_worker=1, **here)
-    if kind == "cuda":
-        gpus = {"n_workers": _count(cluster, word)} if word else {}
-        return _extra("dask_cuda", "LocalCUDACluster", "cuda", {**here, **gpus})
-    # Its workers are other machines, so the scheduler has to listen to them; its page has not.
-    return _extra("dask_jobqueue", "SLURMCluster", "slurm", {"scheduler_options": page})
+    if kind == "slurm":
+        fewest, most = _range(cluster, word or "1")
+        # Its workers are other machines, so the scheduler has to listen to them; its page has not.
+        with _settings({}), naming_extra("--cluster slurm"):
+            jobs = import_module("dask_jobqueue").SLURMCluster(scheduler_options=page)
+            with jobs:
+                _scale(jobs, fewest, most)
+                yield jobs
+        return
+    gpus = _gpus(cluster, word) if kind == "cuda" else None
+    count = _count(cluster, word) if gpus is None else len(gpus)
+    cores = max(1, available_cores() // count)
+    with (
+        _settings({"OMP_NUM_THREADS": cores}),
+        LocalCluster(
+            n_workers=count,
+            threads_per_worker=THREADS,
+            worker_class=Nanny if gpus is None else _on_gpus(gpus),
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs=page,  # even without a dashboard a scheduler serves figures
+        ) as workers,
+    ):
+        yield workers
+
+
+def _gpus(cluster: str, word: str) -> Sequence[str]:
+    """Find the GPUs of ``cuda`` or ``cuda:N``."""
+    found = visible_gpus()
+    count = _count(cluster, word) if word else max(1, len(found))
+    if count > len(found):
+        raise ConfigError(
+            f"got --cluster {cluster!r}, but this machine has {len(found) or 'no'} usable CUDA "
+            f"device{'' if len(found) == 1 else 's'}; see: wsi-seg doctor"
+        )
+    return found[:count]
+
+
+def _on_gpus(gpus: Sequence[str]) -> type[Nanny]:
+    """Make what starts workers that see one GPU each, by their number."""
+
+    class OnGpu(Nanny):
+        def __init__(self, scheduler: Any, *, name: int, **options: Any) -> None:  # noqa: ANN401
+            environment = {"CUDA_VISIBLE_DEVICES": gpus[name]}
+            super().__init__(scheduler, name=name, env=environment, **options)
+
+    return OnGpu
 
 
 def _scale(workers: Any, fewest: int, most: int) -> None:  # noqa: ANN401 (dask has no types)
@@ -101,28 +183,18 @@ def _count(cluster: str, word: str) -> int:
 
 
 @contextlib.contextmanager
-def _worker_environment() -> Iterator[None]:
-    """Start workers without dask's setting of malloc, its profiler and its frequent tick.
+def _settings(environment: Mapping[str, object]) -> Iterator[None]:
+    """Start scheduler and workers with our settings, and workers with these variables.
 
-    The setting makes malloc give memory back at once, and a network asks for the same memory again
-    with every layer. The profiler reads every thread's stack a hundred times a second, and the tick
-    wakes every process fifty times a second.
+    A variable that is set here already counts more. Without dask's own for malloc, which makes it
+    give memory back at once: a network asks for the same memory again with every layer.
     """
     key = "distributed.nanny.pre-spawn-environ"
-    environment = {
-        name: value
-        for name, value in dask.config.get(key).items()
-        if name != "MALLOC_TRIM_THRESHOLD_"
-    }
-    quiet = {"distributed.worker.profile.enabled": False, "distributed.admin.tick.interval": "1s"}
-    with dask.config.set({key: environment, **quiet}):
+    own = {**dask.config.get(key), **environment}
+    own.pop("MALLOC_TRIM_THRESHOLD_", None)
+    preload = [*dask.config.get("distributed.worker.preload"), _PRELOAD]
+    with dask.config.set({key: own, "distributed.worker.preload": preload, **_QUIET}):
         yield
-
-
-def _extra(module: str, name: str, extra: str, options: Mapping[str, object]) -> Any:  # noqa: ANN401 (dask has no types)
-    """Start the cluster class of an optional package."""
-    with naming_extra(f"--cluster {extra}"):
-        return getattr(import_module(module), name)(**options)
 
 
 def versions_here() -> dict[str, str]:
@@ -159,6 +231,37 @@ def require_same_versions(client: Client, here: Mapping[str, str]) -> None:
         f"got other versions on worker {worker}{others}: {'; '.join(found)}; expected the same on "
         "all, or results differ: install the same there (constraints.txt), and repeat the command"
     )
+
+
+def require_same_files(client: Client, paths: Iterable[Path]) -> None:
+    """Make sure that the workers that are there by now see files and folders that are here.
+
+    Parameters
+    ----------
+    client
+        From `connected`.
+    paths
+        Those in object stores, which workers reach by their address, are left out.
+
+    Raises
+    ------
+    ConfigError
+        If a worker does not see all of them.
+    """
+    wanted = sorted({str(path) for path in paths if object_path(path) is None})
+    absent = {worker: found for worker, found in client.run(_absent, wanted).items() if found}
+    if not absent:
+        return
+    worker, missing = next(iter(absent.items()))
+    others = f", and {len(absent) - 1} more do not see all" if len(absent) > 1 else ""
+    raise ConfigError(
+        f"worker {worker} does not see {missing[0]}{others}; expected model, slides and output on "
+        "a disk that every worker sees under the same path"
+    )
+
+
+def _absent(paths: Sequence[str]) -> list[str]:
+    return [path for path in paths if not Path(path).exists()]
 
 
 def _asking(names: tuple[str, ...]) -> Callable[[], dict[str, str]]:

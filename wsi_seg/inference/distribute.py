@@ -4,27 +4,43 @@ Each worker is sent the model once, and writes strips and coarser levels straigh
 the journal is written here, as results come in.
 """
 
+import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Lock
 from typing import Any
 from uuid import uuid4
 
 import torch
-from distributed import Client, KilledWorker, WorkerPlugin, as_completed, get_worker
+from distributed import (
+    Client,
+    KilledWorker,
+    Status,
+    WorkerPlugin,
+    get_worker,
+)
 
-from wsi_seg.cores import available_cores, share_cores
-from wsi_seg.errors import OutputError
-from wsi_seg.inference.clusters import connected, require_same_versions, versions_here
+from wsi_seg.cores import available_cores, default_readers, share_cores
+from wsi_seg.inference.clusters import (
+    THREADS,
+    connected,
+    require_same_files,
+    require_same_versions,
+    versions_here,
+)
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
+from wsi_seg.inference.part_queue import Ending, PartQueue, lost
+from wsi_seg.inference.part_reports import PartReports, Report, part_key
+from wsi_seg.inference.parts import Part, partition
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import (
     Load,
@@ -42,41 +58,39 @@ from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
 
-__all__ = ["DaskExecutor", "connected", "partition"]
+__all__ = ["DaskExecutor", "connected"]
 
-# Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
-_AT_ONCE = 2048
+# Share of the memory that dask allows a worker which a plan may take: dask gives a worker that has
+# taken 0.8 of it no more work.
+_MEMORY_SHARE = 0.75
 
-
-# Strips of one slide, or of several, in the order they are produced.
-Part = tuple[StripTask, ...]
-
-# A part is this share of what is left for each worker, so parts get smaller towards the end and all
-# workers end at about the same time. One alone need not wait for others.
-_SHARE = 0.7
-
-# But not more than so many strips, or batches: what a worker that dies has done of it is lost. Nor
-# fewer strips while each worker can have them: neighbouring parts both predict a row of tiles.
-_MOST_STRIPS, _FEWEST_STRIPS = 16, 2
-_BATCHES = 8
+# Seconds between two reports of a worker, for each worker: the scheduler passes on 50 a second.
+_TELL = 1 / 50
 
 
 class DaskExecutor:
     """Produces strips on the workers of a cluster.
 
     One of them is asked where it computes, for this machine may have no GPU; all then compute so,
-    because workers of several kinds must not choose differently.
+    because workers of several kinds must not choose differently. Leaving the context takes from
+    workers what they needed to know.
 
     Parameters
     ----------
     client
         From `connected`.
     model, options
-        What predicts, and how; every worker must see the model's files.
+        What predicts, and how; every worker must see the model's files. ``max_ram`` is for all
+        workers of a machine together.
     progress
         Advanced by tiles.
     load
         See `Runner`; travels to the workers.
+
+    Attributes
+    ----------
+    options
+        As they are for each worker: with its share of memory.
 
     Raises
     ------
@@ -94,28 +108,42 @@ class DaskExecutor:
         load: Load = load_network,
     ) -> None:
         self._client, self._progress = client, progress
+        progress.note("waiting for a worker")
         place = client.submit(Device.here, options.device, options.precision, pure=False)
-        place.exception()  # waits for a worker; one that lacks wsi_seg fails here, too
-        require_same_versions(client, versions_here())
-        self.device: Device = place.result()
-        hosts = [one["host"] for one in client.scheduler_info(n_workers=-1)["workers"].values()]
-        self._workers = max(1, len(hosts))
-        self._worker = _Worker(
-            model,
-            replace(options, precision=self.device.precision),
-            load,
-            sharing=max(Counter(hosts).values(), default=1),
-        )
+        # Waits for a worker; one that lacks wsi_seg fails here, too.
+        if not isinstance(place.exception(), KilledWorker):
+            require_same_versions(client, versions_here())
+            files = [member.path for member in model.members if member.path is not None]
+            require_same_files(client, files)
+        with lost("wsi_seg and torch"):
+            self.device: Device = place.result()
+        workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
+        sharing = max(Counter(one["host"] for one in workers).values(), default=1)
+        # A worker with many threads is given as many parts at a time, of which it computes one.
+        threads = [one["nthreads"] for one in workers]
+        self._at_a_time = max(1, sum(1 if one <= THREADS else one for one in threads))
+        memory = _memory_of_each(options.max_ram, sharing, [one["memory_limit"] for one in workers])
+        self.options = replace(options, max_ram=memory)
+        own = replace(self.options, precision=self.device.precision)
         # Those that join later, or come again after they died, are sent it too.
         self._name = f"wsi-seg-{uuid4().hex}"
-        client.register_plugin(_Carrier(self._worker), name=self._name)
+        every = max(1.0, len(workers) * _TELL)
+        worker = _Worker(self._name, model, own, load, sharing, every)
+        client.register_plugin(_Carrier(worker), name=self._name)
+
+    def __enter__(self) -> "DaskExecutor":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:  # after an error the scheduler may not answer
+            self._client.unregister_worker_plugin(self._name)
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Have one worker choose batch and compilation for all; see `Runner.tune`."""
         self._progress.note("loading the model in a worker")
-        found: Tuning = self._client.submit(
-            _tune, self._name, plan, dict(unfinished), pure=False
-        ).result()
+        tuning = self._client.submit(_tune, self._name, plan, dict(unfinished), pure=False)
+        with lost("the model"):
+            found: Tuning = tuning.result()
         return found
 
     def run(
@@ -125,87 +153,182 @@ class DaskExecutor:
 
         Raises
         ------
+        ConfigError
+            If a worker does not see a slide, or the output.
         OutputError
             If workers die at the same strips several times, or the scheduler is gone. A worker
             that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
-        parts = list(partition(tasks, workers=self._workers, batch=max(memory.batches)))
-        named = {output.plan.slide: output for output in outputs}
-        left = {output.plan.slide: set(output.task.strips) for output in outputs}
+        # Of these no other process can finish the slide, which renames it.
+        ours = [output for output in outputs if output.task.strips][:1]
+        seen = [path for output in ours for path in (output.task.target, output.store.path)]
+        require_same_files(self._client, seen)
+        parts = list(partition(tasks, workers=self._at_a_time, batch=max(memory.batches)))
         total = sum(task.tiles for part in parts for task in part)
         self._progress.start("infer", total, "tiles")
         tiles, drift = 0, PrecisionDrift()
         work = partial(_work, self._name, memory, compiled)
-        queue = _TaskQueue(self._client, work, parts)
-        for task in tasks:
-            if not task.strips:
-                queue.finish([named[task.store.name]])
-        for done, found in queue:
-            if isinstance(done, _Ending):
-                for output in done.outputs:
-                    output.complete = True
-                continue
-            stats, records = found
-            for task, written in zip(done, records, strict=True):
-                named[task.store.name].record(written)
-                left[task.store.name] -= task.strips
-                self._progress.advance(task.tiles)
-            ended = [task.store.name for task in done if not left[task.store.name]]
-            queue.finish([named[name] for name in ended])
-            tiles += stats.tiles
-            drift = PrecisionDrift.largest([drift, stats.drift])
+        with PartReports(self._client, self._name, outputs, self._progress) as reports:
+            queue = PartQueue(self._client, work, _finish, parts)
+            queue.finish([output for output in outputs if not output.task.strips])
+            for done, found in queue:
+                if isinstance(done, Ending):
+                    for output in done.outputs:
+                        output.complete = True
+                    continue
+                stats, records = found
+                queue.finish(reports.done(done, records))
+                tiles += stats.tiles
+                drift = PrecisionDrift.largest([drift, stats.drift])
         self._progress.finish()
         return RunStats(tiles, drift, {})  # wait times of workers are not collected
 
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker needs to know; it loads the model once and keeps it between tasks."""
+    """What a worker needs to know; it loads the model once and keeps it between tasks.
 
+    Parameters
+    ----------
+    name
+        Of the run, by which workers find this, and on which they report.
+    model, options, load
+        See `DaskExecutor`.
+    sharing
+        Workers on one machine.
+    every
+        Seconds between two reports.
+    """
+
+    name: str
     model: Model
     options: InferOptions
     load: Load
     sharing: int
+    every: float
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
         """Choose batch and compilation."""
-        return self._runner().tune(plan, unfinished, Silent())
+        turns = _turns()
+        return turns.compute(lambda: self._runner(turns).tune(plan, unfinished, Silent()))
 
     def work(
         self, memory: MemoryPlan, compiled: bool, part: Part
     ) -> tuple[RunStats, list[list[StripRecord]]]:
-        """Produce a part, and write it while it is produced."""
+        """Produce a part, and write it while it is produced.
+
+        Parts take turns, however many threads the worker has: memory is planned for one. The next
+        one is read and predicted while the last strips of this one are written.
+        """
+        turns, progress = _turns(), _Reporting(self.name, part, self.every)
         with StripWriter() as writer:
             strip_jobs, records = [], []
             for task in part:
                 written: list[StripRecord] = []
-                strip_jobs.append(_written_by(writer, task, written))
+                job = _written_by(writer, turns.writing, task, written, progress)
+                strip_jobs.append(job)
                 records.append(written)
-            stats = self._runner().produce(
-                strip_jobs,
-                memory,
-                compiled=compiled,
-                progress=Silent(),
-                written=writer.drain,
-            )
+
+            def produce() -> RunStats:
+                progress.advance(0)
+                runner = self._runner(turns)
+                readers = self.options.readers or default_readers()
+                sizes = replace(memory, readers=readers)
+                stats = runner.produce(strip_jobs, sizes, compiled=compiled, progress=progress)
+                writer.drain(but=1)  # what waits to be written is planned for one part, too
+                return stats
+
+            stats = turns.compute(produce)
         return stats, records
 
-    def _runner(self) -> Runner:
+    def _runner(self, turns: "_Turns") -> Runner:
+        """Give what predicts, and this worker's cores to it."""
         share_cores(self.sharing)
-        torch.set_num_threads(min(available_cores(), torch.get_num_threads()))
+        threads = turns.threads
+        if threads <= THREADS:  # of many, one computes: then it has the cores of all
+            threads = torch.get_num_threads()
+        torch.set_num_threads(min(available_cores(), threads))
         return _kept(self)
 
 
-def _written_by(writer: StripWriter, task: StripTask, written: list[StripRecord]) -> StripJob:
+def _written_by(
+    writer: StripWriter,
+    turn: Lock,
+    task: StripTask,
+    written: list[StripRecord],
+    progress: "_Reporting",
+) -> StripJob:
     """Job whose strips the writer writes; their records are for the client."""
     saver = task.saver()
 
     def write(strip: PendingStrip) -> None:
-        written.append(saver.write(strip(), strip_job.quarantined))
+        with turn:
+            record = saver.write(strip(), strip_job.quarantined)
+        written.append(record)
+        progress.wrote(task.store.name, record)
 
     strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
     return strip_job
+
+
+class _Turns:
+    """Lets the parts that a worker has compute one after the other, and write so.
+
+    All compute in one thread: malloc keeps what a network frees for the thread that freed it.
+
+    Parameters
+    ----------
+    threads
+        That dask may use in this worker.
+    """
+
+    def __init__(self, threads: int) -> None:
+        self.threads, self.writing = threads, Lock()
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="wsi-compute")
+
+    def compute[T](self, work: Callable[[], T]) -> T:
+        """Do work when it is its turn."""
+        return self._computing.submit(work).result()
+
+
+def _turns() -> _Turns:
+    """Give the turns of this worker, the same to all that runs on it."""
+    worker = get_worker()
+    own = _Turns(worker.state.nthreads)
+    turns: _Turns = worker.extensions.setdefault("wsi-seg", own)
+    return turns
+
+
+class _NotWanted(Exception):
+    """Nobody waits for a part any more: its client, or its scheduler, is gone."""
+
+
+class _Reporting(Silent):
+    """Says from time to time how far a part is, and stops it where it is not wanted any more."""
+
+    def __init__(self, topic: str, part: Part, every: float) -> None:
+        self._topic, self._part, self._every = topic, part_key(part), every
+        self._worker = get_worker()
+        self._task = self._worker.state.tasks.get(self._worker.get_current_task())
+        self._tiles, self._said = 0.0, time.monotonic()
+        self._written: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
+
+    def wrote(self, slide: str, record: StripRecord) -> None:
+        """Say of a strip that it is on disk, with the next report."""
+        self._written.put((slide, record.to_json()))
+
+    def advance(self, amount: float) -> None:
+        """Look whether this part is wanted, and report if it is time."""
+        gone = self._worker.status in (Status.closing, Status.closed)
+        if gone or (self._task is not None and self._task.state == "cancelled"):
+            raise _NotWanted
+        self._tiles += amount
+        if time.monotonic() - self._said >= self._every:
+            self._said = time.monotonic()
+            written = [self._written.get() for _ in range(self._written.qsize())]
+            report: Report = (*self._part, self._tiles, written)
+            self._worker.log_event(self._topic, report)
 
 
 class _Carrier(WorkerPlugin):
@@ -228,7 +351,10 @@ def _tune(name: str, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
 def _work(
     name: str, memory: MemoryPlan, compiled: bool, part: Part
 ) -> tuple[RunStats, list[list[StripRecord]]]:
-    return _carried(name).work(memory, compiled, part)
+    try:
+        return _carried(name).work(memory, compiled, part)
+    except _NotWanted:
+        return RunStats(0, PrecisionDrift(), {}), []  # nobody looks at it
 
 
 def _finish(slides: Sequence[tuple[StripTask, Path]]) -> None:
@@ -241,120 +367,8 @@ def _kept(worker: _Worker) -> Runner:
     return Runner(worker.model, worker.options, worker.load)
 
 
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """Slides of which nothing but the end is left: those that one part has completed."""
-
-    outputs: tuple[SlideOutput, ...]
-
-
-class _TaskQueue:
-    """Parts and slides that are with the workers; iterating gives what each of them returned.
-
-    Only some thousand are submitted at a time, so neither the client nor the scheduler ever holds a
-    whole run, and workers that join late still get work.
-    """
-
-    def __init__(
-        self, client: Client, work: Callable[[Part], object], parts: Sequence[Part]
-    ) -> None:
-        self._client, self._work = client, work
-        self._waiting = iter(parts)
-        self._submitted: dict[Any, Part | _Ending] = {}  # by dask's futures
-        # Of this client, not the default one. Results are fetched while others are looked at: each
-        # is a way to the scheduler and on to a worker, and hundreds of workers do not wait for it.
-        self._returned = as_completed(loop=client.loop, with_results=True, raise_errors=False)
-        for part in islice(self._waiting, _AT_ONCE):
-            self._submit(part)
-
-    def finish(self, outputs: Sequence[SlideOutput]) -> None:
-        """Have whole slides finished by a worker, before other work, so that slides get done."""
-        ready = tuple(output for output in outputs if output.may_finish())
-        if ready:
-            slides = [(output.task, output.final) for output in ready]
-            future = self._client.submit(_finish, slides, pure=False, priority=1)
-            self._keep(future, _Ending(ready))
-
-    def _submit(self, part: Part) -> None:
-        self._keep(self._client.submit(self._work, part, pure=False), part)
-
-    def _keep(self, future: Any, what: Part | _Ending) -> None:  # noqa: ANN401 (dask has no types)
-        self._submitted[future] = what
-        self._returned.add(future)
-
-    def __iter__(self) -> Iterator[tuple[Part | _Ending, Any]]:
-        for future, found in self._returned:
-            what = self._submitted.pop(future)
-            for part in islice(self._waiting, max(0, _AT_ONCE - len(self._submitted))):
-                self._submit(part)
-            try:
-                if future.status != "finished":
-                    future.result()  # raises what went wrong
-            except KilledWorker as error:
-                raise OutputError(_killed(what)) from error
-            except CancelledError as error:  # what dask says once its scheduler is gone
-                raise OutputError(
-                    "the scheduler was lost or restarted; strips that are done are "
-                    "kept: repeat the command once it runs again"
-                ) from error
-            yield what, found
-
-
-def _killed(what: Part | _Ending) -> str:
-    if isinstance(what, _Ending):
-        place = f"the coarser levels of slide {what.outputs[0].plan.slide!r}"
-    else:
-        first, last = what[0], what[-1]
-        place = f"slide {first.store.name!r}, strips from {min(first.strips)}"
-        place += f" to slide {last.store.name!r}, strip {max(last.strips)}"
-    return (
-        f"workers died several times on {place}, most often because memory ran out; repeat the "
-        "command with fewer workers, or with --max-ram"
-    )
-
-
-def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
-    """Cut tasks into parts that have every strip once (guided chunking).
-
-    Small slides share a part, so that it has a full batch if possible: the last one is padded.
-
-    Parameters
-    ----------
-    tasks
-        What is left of each slide, in the order it should be produced.
-    workers
-        How many work at a time.
-    batch
-        Tiles of one forward pass.
-
-    Yields
-    ------
-    Part
-        Groups of neighbouring strips.
-    """
-    left = float(sum(task.tiles for task in tasks))
-    share = _SHARE if workers > 1 else 1.0
-    part: list[StripTask] = []
-    wanted = tiles = 0.0
-    for task in tasks:
-        strips = sorted(task.strips)
-        each = task.tiles / max(1, len(strips))  # a mean will do: parts need not be equal
-        while strips:
-            if not part:
-                wanted, tiles = max(batch, _wanted(left / workers, share, each, batch)), 0.0
-            missing = round((wanted - tiles) / each) if each else len(strips)
-            count = min(max(1, missing), len(strips))
-            part.append(replace(task, strips=frozenset(strips[:count])))
-            del strips[:count]
-            tiles, left = tiles + count * each, left - count * each
-            if tiles >= wanted - each / 2:
-                yield tuple(part)
-                part = []
-    if part:
-        yield tuple(part)
-
-
-def _wanted(left: float, share: float, each: float, batch: int) -> float:
-    """Tiles of the next part, where so many are left for each worker and a strip has ``each``."""
-    fewest = min(left, _FEWEST_STRIPS * each)
-    return min(max(share * left, fewest), max(_MOST_STRIPS * each, _BATCHES * batch))
+def _memory_of_each(max_ram: int | None, sharing: int, limits: Sequence[int]) -> int | None:
+    """Bytes for each worker: its share of a machine's, and what dask allows; None is no limit."""
+    found = [] if max_ram is None else [max_ram // sharing]
+    found += [int(limit * _MEMORY_SHARE) for limit in limits if limit]
+    return min(found, default=None)

@@ -213,8 +213,9 @@ def plan_memory(
     plan = replace(needs.measured(chosen), limit=max_ram)
     if max_ram is not None and plan.total > max_ram:
         raise ConfigError(
-            f"got --max-ram of {max_ram / _MB:.0f} MB; this model and these slides need at least "
-            f"{math.ceil(plan.total / _MB)} MB{'' if fixed_batch else ', whatever the batch'}"
+            f"got {max_ram / _MB:.0f} MB of memory for each process, by --max-ram or by a worker's "
+            f"limit; this model and these slides need at least {math.ceil(plan.total / _MB)} MB"
+            f"{'' if fixed_batch else ', whatever the batch'}"
         )
     for larger in needs.steps(chosen, own, fixed_batch=fixed_batch, strip_px=strip_px):
         candidate = replace(chosen, **larger)

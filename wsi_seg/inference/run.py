@@ -34,7 +34,7 @@ from wsi_seg.inference.share import Rounds, divide
 from wsi_seg.inference.unfinished import overwriting, unfinished_settings
 from wsi_seg.models import ModelCard
 from wsi_seg.models.card_file import read_card_file
-from wsi_seg.object_path import place
+from wsi_seg.object_path import object_path, place
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
@@ -48,6 +48,7 @@ from wsi_seg.store import (
 )
 from wsi_seg.store.lock import locked, sharing
 from wsi_seg.store.presence import Presence
+from wsi_seg.store.slide_store import open_image
 
 _VERB = "wsi-seg infer"
 
@@ -114,16 +115,36 @@ def infer(
     model = _model(model, card)
     options = options_for(model, options)
     stores = list(collection)
-    run = partial(infer_with, model, stores, Path(out), overwrite=overwrite, progress=progress)
     if cluster is None:
-        return run(options)
+        return infer_with(model, stores, Path(out), options, overwrite=overwrite, progress=progress)
     if options.stage is not None:
         raise ConfigError("got --stage with --cluster; expected one of them")
     from wsi_seg.inference.distribute import DaskExecutor, connected
 
-    with connected(cluster) as client:
-        executor = DaskExecutor(client, model, options, progress=progress)
-        return run(options, executor=executor)
+    with (
+        connected(cluster) as client,
+        DaskExecutor(client, model, options, progress=progress) as executor,
+    ):
+        return infer_with(
+            model,
+            [_for_workers(store) for store in stores],
+            _absolute(Path(out)),
+            executor.options,
+            overwrite=overwrite,
+            executor=executor,
+            progress=progress,
+        )
+
+
+def _absolute(path: Path) -> Path:
+    """Path that means the same in any working folder."""
+    return path.absolute() if object_path(path) is None else path
+
+
+def _for_workers(store: SlideStore) -> SlideStore:
+    """Give the slide by such a path: a worker may have been started in another folder."""
+    path = _absolute(store.path)
+    return store if path == store.path else SlideStore(path, store.name, open_image(path))
 
 
 def _model(model: Path | str | Model | nn.Module, card: ModelCard | Path | str | None) -> Model:

@@ -1,5 +1,6 @@
 """Owns the compute device of networks: its choice, precision, free memory and timing."""
 
+import os
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -32,6 +33,14 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"got device {name!r}, but this machine has no usable CUDA device")
     return torch.device("cuda", torch.cuda.current_device()) if name == "cuda" else device
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """Name the GPUs that this process may use, as ``CUDA_VISIBLE_DEVICES`` does."""
+    count = torch.cuda.device_count()
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(count)) if chosen is None else chosen.split(",")
+    return tuple(name.strip() for name in names)[:count]
 
 
 def pick_precision(name: str, device: torch.device) -> str:
