@@ -79,7 +79,7 @@ def test_a_slide_opens_whose_metadata_are_replaced_meanwhile(tmp_path, stale):
     file = tmp_path / "s.zarr" / "a" / "0" / "zarr.json"
     content = file.read_bytes()
     stale += [lambda: None, lambda: _replace(file, content)]  # the group's come first
-    assert slides["a"].pyramid.extent.width == 300
+    assert slides["a"].image.arrays[0].extent.width == 300
     assert not stale
 
 

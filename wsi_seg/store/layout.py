@@ -214,7 +214,8 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
     layout
         Its size and resolution.
     attributes
-        Plain JSON values to store under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
+        Plain JSON values to store under ``wsi_seg``; ``mpp``, ``downsample`` and the ``shapes`` of
+        the levels are added.
 
     Raises
     ------
@@ -229,8 +230,13 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
     for number, level in enumerate(layout.levels):
         if not (path / str(number) / METADATA).is_file():
             _create_array(path, number, level, layout.channels)
-    scale = {"mpp": layout.mpp, "downsample": layout.downsample}
-    _write_ours(path, {**attributes, **scale}, ome=ome)
+    lead = () if layout.channels is None else (layout.channels,)
+    record = {
+        "mpp": layout.mpp,
+        "downsample": layout.downsample,
+        "shapes": [[*lead, extent.height, extent.width] for extent in layout.extents],
+    }
+    _write_ours(path, {**attributes, **record}, ome=ome)
 
 
 def _multiscales(layout: Layout, name: str) -> dict[str, object]:
