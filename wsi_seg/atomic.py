@@ -10,8 +10,9 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 from wsi_seg.address import is_remote, without_secrets
@@ -69,13 +70,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync(partial)
         partial.replace(path)
         sync(path.parent)
-    except OSError as error:
-        if isinstance(error, OutputError):  # of something else, written inside of the block
-            raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError) or isinstance(error, OutputError):
+            raise  # of something else, written inside of the block
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -175,8 +175,52 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         return
-    with atomic_path(path) as partial:
-        partial.write_bytes(data)
+    require_writable(path)
+    try:
+        write_whole(path, data)
+        sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of a disk under a temporary name, wait for the disk, and rename it.
+
+    For many files of one folder: that a name is on the disk too is waited for with `sync`.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made where absent.
+    data
+        Its content.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left of it then.
+    """
+    partial = partial_path(path)
+    try:
+        with _created(partial) as file:
+            rest = memoryview(data)
+            while rest:  # one call of the system takes 2 GB at most
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _created(path: Path) -> FileIO:
+    """Open a file to be written; its folder, which is mostly there, is made where absent."""
+    try:
+        return path.open("wb", buffering=0)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb", buffering=0)
 
 
 def create_new(path: Path, content: bytes) -> bool:
@@ -222,8 +266,12 @@ def append_line(path: Path, content: bytes) -> None:
     if (remote := object_path(path)) is not None:
         remote.append(content)
         return
-    path.parent.mkdir(exist_ok=True)
-    with path.open("ab+") as file:
+    try:
+        file = path.open("ab+")
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("ab+")
+    with file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             content = content if file.read(1) == b"\n" else b"\n" + content
@@ -322,22 +370,16 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def sync_tree(folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
-    """Wait until a folder with all that is in it is on the disk.
-
-    Parameters
-    ----------
-    folder
-        What is not on the disk yet, or not for certain.
-    wanted
-        Which names of files are waited for; of folders it is all.
-    """
-    unsynced = []
-    for inside, _, files in folder.walk():
-        unsynced += [inside / name for name in files if wanted(name)]
-        unsynced.append(inside)
+def sync_all(paths: Iterable[Path]) -> None:
+    """Wait until files, and the lists of names in folders, are on the disk; see `sync`."""
     with ThreadPoolExecutor(_SYNCS) as threads:
-        list(threads.map(sync, unsynced))
+        list(threads.map(sync, paths))
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until a folder with all that is in it is on the disk."""
+    walked = [(inside, files) for inside, _, files in folder.walk()]
+    sync_all([inside / name for inside, files in walked for name in (*files, ".")])
 
 
 def remove_tree(folder: Path) -> None:

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import move_folder, remove_folder, remove_tree, sync, sync_tree
+from wsi_seg.atomic import move_folder, remove_folder, remove_tree, sync, sync_all
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
-from wsi_seg.store.digests import write_digests
+from wsi_seg.store.digests import files_in, write_digests
 from wsi_seg.store.group import list_label, unlist_label
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.shards import write_shard
@@ -133,14 +133,13 @@ def commit(
         If it cannot be renamed, for example because the final name is taken.
     """
     is_local = object_path(partial) is None
-    if is_local:
-        _sweep(partial)
-    write_digests(partial, known)
+    files = _sweep(partial) if is_local else files_in(partial)
+    write_digests(partial, known, files=files)
     old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
         if is_local:
-            # Shards, whose names are numbers, were synced when written.
-            sync_tree(partial, wanted=lambda name: "." in name)
+            # Files were synced when they were written, so only their names may still be on the way.
+            sync_all({partial / folder for name in files for folder in Path(name).parents})
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
@@ -199,12 +198,15 @@ def _aside(path: Path, mark: str) -> Path:
     return path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{mark}")
 
 
-def _sweep(group: Path) -> None:
-    """Remove files that a kill left under the temporary names of zarr-python's writes and ours."""
-    for folder, _, files in os.walk(group):
-        for name in files:
-            if name.endswith((".tmp", ".partial")):
-                (Path(folder) / name).unlink(missing_ok=True)
+def _sweep(group: Path) -> list[str]:
+    """List files, and remove those that a kill left under the temporary names of writes."""
+    kept = []
+    for name in files_in(group):
+        if name.endswith((".tmp", ".partial")):
+            (group / name).unlink(missing_ok=True)
+        else:
+            kept.append(name)
+    return kept
 
 
 def delete_label(group: Path, name: str) -> None:
