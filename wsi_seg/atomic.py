@@ -160,8 +160,17 @@ def partial_mark(host: str, pid: int) -> str:
     return f"{zlib.crc32(f'{host} {pid}'.encode()):08x}"
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) -> None:
     """Write a file that is at hand as bytes, or as text to be encoded as UTF-8.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made where absent.
+    content
+        What it holds.
+    sync_name
+        Whether to wait until its name is on the disk too, or its folder is synced soon.
 
     Raises
     ------
@@ -178,7 +187,8 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     require_writable(path)
     try:
         write_whole(path, data)
-        sync(path.parent)
+        if sync_name:
+            sync(path.parent)
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 

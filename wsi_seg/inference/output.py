@@ -25,8 +25,8 @@ from wsi_seg.store import (
     delete,
 )
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.journal import Journal, read_parts, read_settings
-from wsi_seg.store.names import AGAIN, JOURNAL, LABELS, PARTIAL, PREDICTION_LABEL, SHARED
+from wsi_seg.store.journal import Journal, read_settings
+from wsi_seg.store.names import AGAIN, JOURNAL, LABELS, OWN, PARTIAL, PREDICTION_LABEL, SHARED
 from wsi_seg.store.own import own_file
 from wsi_seg.store.presence import Presence
 
@@ -77,6 +77,7 @@ class SlideOutput:
         self.store, self.plans, self.plan, self.save = store, plans, finest(plans), save
         self._out, self._settings, self._own = out, settings, presence.id
         self._mode: ClassMode | None = None
+        self._info: PredictionInfo | None = None
         self.final, self._partial = out / store.name, out / PARTIAL / store.name
         self._claims = Claims(self._partial / SHARED, presence)
         self._parts, self._taken = tuple(parts), frozenset[int]()
@@ -105,21 +106,26 @@ class SlideOutput:
         while not self.complete:
             # What another one has begun may be finished, and its folder gone, at any moment.
             with suppress(FileNotFoundError):
-                if path.is_file():
+                begun = path.is_file()
+                if begun:
                     (self._partial / SHARED).mkdir(exist_ok=True)
-                    self._journal = Journal(path, self._settings, owner=self._own, parts=None)
-                    self._parts = read_parts(path)
-                    (self._partial / AGAIN).unlink(missing_ok=True)
-                    return
-                (self._partial / SHARED).mkdir(parents=True, exist_ok=True)
-                if not self._claims.take(_BEGIN):
-                    time.sleep(_WAIT)
-                elif is_complete(self._out, self.store.name):
-                    delete(self._partial)
-                    self.complete = True
                 else:
+                    self._partial.mkdir(parents=True, exist_ok=True)
+                    for name in (OWN, SHARED):
+                        (self._partial / name).mkdir(exist_ok=True)
+                    if not self._claims.take(_BEGIN):
+                        time.sleep(_WAIT)
+                        continue
+                    if is_complete(self._out, self.store.name):
+                        delete(self._partial)
+                        self.complete = True
+                        continue
                     self._create_group(card, training)
-                    Journal(path, self._settings, owner=self._own, parts=self._parts)
+                parts = None if begun else self._parts
+                self._journal = Journal(path, self._settings, owner=self._own, parts=parts)
+                self._parts = self._journal.parts
+                (self._partial / AGAIN).unlink(missing_ok=True)
+                return
 
     def _create_group(self, card: ModelCard, training: Mapping[str, object]) -> None:
         attributes = PredictionInfo(
@@ -176,29 +182,27 @@ class SlideOutput:
         bool
             Whether there is something to do now: strips, or the end of a slide.
         """
-        every, took = range(len(self.plan.strips)), False
-        done = self._journal.refresh()
+        count, took = len(self.plan.strips), set[int]()
         with suppress(FileNotFoundError):  # another one has finished the slide
-            for first, after in zip(self._parts, [*self._parts[1:], every.stop], strict=True):
+            for first, after in zip(self._parts, [*self._parts[1:], count], strict=True):
                 strips, part = range(first, after), str(first)
                 if (first + after - 1) // 2 not in wanted or self._taken.issuperset(strips):
                     continue
-                if all(str(index) in done for index in strips):
+                if all(str(index) in self._journal.done for index in strips):
                     continue
                 if left_only and not self._claims.is_left(part):
                     continue
                 if self._claims.take(part):
-                    self._taken |= frozenset(strips)
-                    took = True
-        if took:
-            self._journal.refresh()
-            if not self._journal.path.is_file():  # finished before this one took anything
-                self._taken, took = frozenset(), False
+                    took.update(strips)
+        done = self._journal.refresh()  # others may have done what is taken over
+        if not self._journal.is_there:  # finished before this one took anything
+            took.clear()
+        self._taken |= took
         if not took and is_complete(self._out, self.store.name):
             self.complete = True
-        elif len(done) == len(every):
+        elif len(done) == count:
             return self._claims.holder(_FINISH) is None
-        return took
+        return any(str(index) not in done for index in took)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -245,10 +249,12 @@ class SlideOutput:
     def finish(self) -> None:
         """Finish the slide if nothing is missing; see `finish_slide`."""
         if self.may_finish():
-            finish_slide(self.task, self.final)
+            self._info = finish_slide(self.task, self.final, self._journal)
             self.complete = True
 
     @property
     def info(self) -> PredictionInfo:
         """What is stored about the finished prediction; empty before."""
-        return read_info(self.final) if self.complete else PredictionInfo()
+        if self._info is None and self.complete:
+            self._info = read_info(self.final)
+        return self._info or PredictionInfo()

@@ -11,6 +11,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.atomic import write_atomic
@@ -18,8 +19,8 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, OWN
-from wsi_seg.store.own import make_own_folder, own_file
-from wsi_seg.store.shards import END_BYTES, checksum_and_end
+from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder, own_file
+from wsi_seg.store.shards import END_BYTES, checksum_and_end, checksum_and_end_of
 
 ALGORITHM = "crc32c+tail"
 
@@ -28,7 +29,7 @@ OWN_METADATA = f"{OWN}/{METADATA}"
 
 def write_digests(
     group: Path, known: Mapping[str, int] | None = None, *, files: Sequence[str] | None = None
-) -> None:
+) -> list[str]:
     """Write the digests of a group's files, and of its labels that have none.
 
     Parameters
@@ -41,12 +42,17 @@ def write_digests(
     files
         Relative paths of all files in it; None to list them.
 
+    Returns
+    -------
+    list[str]
+        Relative paths of the files written; their names may still be on the way to the disk.
+
     Raises
     ------
     OutputError
         If a file cannot be read, or the digests cannot be written.
     """
-    taken, inside = known or {}, files_in(group) if files is None else files
+    taken, inside, written = known or {}, files_in(group) if files is None else files, [DIGESTS]
     folders = {tuple(name.split("/")[:2]) for name in inside if name.count("/") > 1}
     for label in sorted(name for first, name in folders if first == LABELS):
         prefix = f"{LABELS}/{label}/"
@@ -57,18 +63,21 @@ def write_digests(
                 for name, crc in taken.items()
                 if name.startswith(prefix)
             }
-            write_digests(group / prefix, of_label, files=theirs)
-    if OWN_METADATA not in inside:
-        make_own_folder(group)
-    names = sorted(filter(_decides, {*inside, *taken, OWN_METADATA}))
+            made = write_digests(group / prefix, of_label, files=theirs)
+            written += [f"{prefix}{name}" for name in made]
+    names = sorted(filter(_decides, {*inside, *taken}))
     try:
         with ThreadPoolExecutor(REQUESTS) as threads:
             every = threads.map(lambda one: file_digest(group / one, crc=taken.get(one)), names)
             found = dict(zip(names, every, strict=True))
     except OSError as error:
         raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
-    document = {"algorithm": ALGORITHM, "files": found}
-    write_atomic(group / DIGESTS, json.dumps(document, indent=0))
+    if OWN_METADATA not in found:
+        make_own_folder(group)
+        found[OWN_METADATA] = _spelled(*checksum_and_end_of(EMPTY_ARRAY))
+    document = {"algorithm": ALGORITHM, "files": dict(sorted(found.items()))}
+    write_atomic(group / DIGESTS, json.dumps(document, indent=0), sync_name=False)
+    return written
 
 
 def _decides(name: str) -> bool:
@@ -91,13 +100,17 @@ def file_digest(path: Path, *, crc: int | None = None) -> str:
     """
     if crc is None:
         found = checksum_and_end(path)
-        return "" if found is None else f"{found[0]:08x}{found[1].hex()}"
+        return "" if found is None else _spelled(*found)
     if (remote := object_path(path)) is not None:
-        return f"{crc:08x}{remote.read_end(END_BYTES)[0].hex()}"
+        return _spelled(crc, remote.read_end(END_BYTES)[0])
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - END_BYTES))
-        return f"{crc:08x}{file.read().hex()}"
+        return _spelled(crc, file.read())
+
+
+def _spelled(crc: int, end: bytes) -> str:
+    return f"{crc:08x}{end.hex()}"
 
 
 def read_digests(group: Path) -> dict[str, str] | None:
@@ -123,10 +136,10 @@ def read_digests(group: Path) -> dict[str, str] | None:
 
 def store_digest(group: Path) -> str:
     """Name the content of a finished group without its labels; empty where digests are not kept."""
-    try:
-        return hashlib.sha256(own_file(group, DIGESTS).read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return ""
+    for name in (DIGESTS, Path(DIGESTS).name):  # where it is, and where stores had it at first
+        with suppress(FileNotFoundError):
+            return hashlib.sha256((group / name).read_bytes()).hexdigest()
+    return ""
 
 
 def group_files(group: Path) -> Iterator[str]:

@@ -65,6 +65,11 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     return checksum
 
 
+def checksum_and_end_of(content: bytes) -> tuple[int, bytes]:
+    """Take the crc32c of what a file holds, and its last bytes."""
+    return google_crc32c.value(content), content[-END_BYTES:]
+
+
 def checksum_and_end(path: Path) -> tuple[int, bytes] | None:
     """Read a whole file: its crc32c and its last bytes; None if there is no such file."""
     checksum, end = 0, b""

@@ -59,7 +59,11 @@ def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
     OutputError
         If they cannot be written.
     """
-    array = read_level_array(path / str(level))
+    return write_strip_of(read_level_array(path / str(level)), y, rows)
+
+
+def write_strip_of(array: LevelArray, y: int, rows: Pixels) -> dict[str, int]:
+    """Write one strip of a level whose metadata were read; see `write_strip`."""
     height = min(array.shard.height, array.extent.height - y)
     shape = array.shape(max(0, height), array.extent.width)
     if y % array.shard.height or rows.shape != shape or rows.dtype != np.uint8:
@@ -104,11 +108,16 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
             written = list(threads.map(write, range(len(shards))))
     if any(checksum is not None for checksum in written):
-        folder = array.shard_path(y // array.shard.height, 0)
-        while folder != array.path:  # a new name is on the disk when its folder is
-            folder = folder.parent
-            sync(folder)
+        sync_shard_names(array, y // array.shard.height)
     return written
+
+
+def sync_shard_names(array: LevelArray, row: int) -> None:
+    """Wait until the names of the shards of a row are on the disk: a name is when its folder is."""
+    folder = array.shard_path(row, 0)
+    while folder != array.path:
+        folder = folder.parent
+        sync(folder)
 
 
 def commit(
@@ -134,13 +143,15 @@ def commit(
     """
     is_local = object_path(partial) is None
     files = _sweep(partial) if is_local else files_in(partial)
-    write_digests(partial, known, files=files)
+    files += write_digests(partial, known, files=files)
     old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
         if is_local:
-            # Files were synced when they were written, so only their names may still be on the way.
-            sync_all({partial / folder for name in files for folder in Path(name).parents})
-        final.parent.mkdir(parents=True, exist_ok=True)
+            # Files were synced when they were written, and the names of shards, which are numbers.
+            named = (Path(name) for name in files if name.endswith(".json"))
+            sync_all({partial / folder for name in named for folder in name.parents})
+        if not final.parent.is_dir():
+            final.parent.mkdir(parents=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         if replace and final.exists():
@@ -148,7 +159,7 @@ def commit(
             if is_local:
                 final.rename(old)
         move_folder(partial, final, last=METADATA, first=JOURNAL)
-        if replace and is_local:
+        if replace and is_local and old.exists():
             delete(old)
     except OSError as error:
         raise OutputError(
