@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import time
 
+import dask
 from distributed import Worker
 
 from wsi_seg.inference import distribute
@@ -17,6 +18,15 @@ from wsi_seg.predict.predictor import PrecisionDrift
 
 # Seconds inside tasks, of all workers; asked for by the client.
 inside: list[float] = []
+
+# Each worker measures itself by default, fifty times a second and more: hundreds in one process
+# have no time for anything else then.
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.memory.monitor-interval": "10s",
+}
 
 
 def pretend(options: argparse.Namespace) -> None:
@@ -62,7 +72,8 @@ def main() -> None:
     parser.add_argument("--finish-s", type=float, required=True)
     options = parser.parse_args()
     pretend(options)
-    asyncio.run(serve(options))
+    with dask.config.set(QUIET):
+        asyncio.run(serve(options))
 
 
 if __name__ == "__main__":
