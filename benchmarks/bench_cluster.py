@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,15 +133,17 @@ def metadata(store: SlideStore, folder: Path) -> Results:
 @contextmanager
 def asking_counted(noted: Counter[str]) -> Iterator[None]:
     """Count what is asked about files meanwhile."""
+
+    def counted[**P, R](name: str, real: Callable[P, R]) -> Callable[P, R]:
+        def ask(*args: P.args, **more: P.kwargs) -> R:
+            noted.update([name])
+            return real(*args, **more)
+
+        return ask
+
     with ExitStack() as stack:
         for name in ASKED:
-            real = getattr(os, name)
-
-            def counted(*args: object, name: str = name, real: object = real, **more: object) -> object:
-                noted.update([name])
-                return real(*args, **more)
-
-            stack.enter_context(patch.object(os, name, counted))
+            stack.enter_context(patch.object(os, name, counted(name, getattr(os, name))))
         yield
 
 

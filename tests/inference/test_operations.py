@@ -1,4 +1,4 @@
-"""What one more small slide costs a file system; on a network each operation is a way to a server."""
+"""What one more small slide costs a file system: on a network each operation asks a server."""
 
 import sys
 from collections import Counter

@@ -260,9 +260,10 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
     collection = open_collection(tmp_path / "store.zarr")
     real = finish_slide
 
-    def twice(task, final):
-        real(task, final)
-        real(task, final)
+    def twice(task, final, journal):
+        found = real(task, final, journal)
+        assert real(task, final) is None
+        return found
 
     monkeypatch.setattr(output_module, "finish_slide", twice)
     infer(collection, checkpoint, tmp_path / "a", OPTIONS, progress=Silent())

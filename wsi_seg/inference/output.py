@@ -107,12 +107,10 @@ class SlideOutput:
             # What another one has begun may be finished, and its folder gone, at any moment.
             with suppress(FileNotFoundError):
                 begun = path.is_file()
-                if begun:
-                    (self._partial / SHARED).mkdir(exist_ok=True)
-                else:
-                    self._partial.mkdir(parents=True, exist_ok=True)
-                    for name in (OWN, SHARED):
-                        (self._partial / name).mkdir(exist_ok=True)
+                is_new = not begun and _made(self._partial)
+                for name in (OWN, SHARED):
+                    (self._partial / name).mkdir(exist_ok=True)
+                if not begun:
                     if not self._claims.take(_BEGIN):
                         time.sleep(_WAIT)
                         continue
@@ -124,7 +122,8 @@ class SlideOutput:
                 parts = None if begun else self._parts
                 self._journal = Journal(path, self._settings, owner=self._own, parts=parts)
                 self._parts = self._journal.parts
-                (self._partial / AGAIN).unlink(missing_ok=True)
+                if not is_new:
+                    (self._partial / AGAIN).unlink(missing_ok=True)
                 return
 
     def _create_group(self, card: ModelCard, training: Mapping[str, object]) -> None:
@@ -258,3 +257,12 @@ class SlideOutput:
         if self._info is None and self.complete:
             self._info = read_info(self.final)
         return self._info or PredictionInfo()
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder, and tell whether it was not there before."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return True
