@@ -10,12 +10,13 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 
 from wsi_seg.address import is_remote, without_secrets
+from wsi_seg.durable import sync, sync_tree
 from wsi_seg.errors import OutputError
 from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
 
@@ -27,12 +28,6 @@ _COPIES = 5
 
 # What NFS says of a folder from which a file was removed that this machine has open.
 _IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
-
-# Files whose way to the disk is waited for at a time.
-_SYNCS = 8
-
-# What file systems say that write the names of a folder at once, and offer no fsync of it (SMB).
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
 
 
 @contextlib.contextmanager
@@ -364,32 +359,6 @@ def folder_bytes(path: Path) -> int:
     if (remote := object_path(path)) is not None:
         return sum(remote.sizes().values())
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    if object_path(path) is not None:  # what an object store took is kept
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_all(paths: Iterable[Path]) -> None:
-    """Wait until files, and the lists of names in folders, are on the disk; see `sync`."""
-    with ThreadPoolExecutor(_SYNCS) as threads:
-        list(threads.map(sync, paths))
-
-
-def sync_tree(folder: Path) -> None:
-    """Wait until a folder with all that is in it is on the disk."""
-    walked = [(inside, files) for inside, _, files in folder.walk()]
-    sync_all([inside / name for inside, files in walked for name in (*files, ".")])
 
 
 def remove_tree(folder: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_seg.atomic import atomic_folder, sync, write_atomic
+from wsi_seg.atomic import atomic_folder, write_atomic
+from wsi_seg.durable import sync
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.shared_files import read_replaced

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import move_folder, remove_folder, remove_tree, sync, sync_all
+from wsi_seg.atomic import move_folder, remove_folder, remove_tree
+from wsi_seg.durable import sync, sync_all
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
