@@ -102,6 +102,16 @@ class Multiscale:
         """Give what an image has by name, for another one that reads it otherwise."""
         return {one.name: getattr(self, one.name) for one in fields(Multiscale)}
 
+    def read_levels(self) -> None:
+        """Read the metadata of all levels now; later, a level that was made again is noticed.
+
+        Raises
+        ------
+        StoreError
+            If those of a level are missing or damaged.
+        """
+        tuple(self.arrays)
+
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
         self.pyramid.downsample(level)  # names the levels there are, if it is not one
