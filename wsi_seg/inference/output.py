@@ -15,6 +15,7 @@ from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.task import StripTask
 from wsi_seg.inference.unfinished import is_complete, mark_again
 from wsi_seg.models import ModelCard
+from wsi_seg.object_path import object_path
 from wsi_seg.store import (
     LabelInfo,
     Layout,
@@ -260,9 +261,9 @@ class SlideOutput:
 
 
 def _made(folder: Path) -> bool:
-    """Make a folder, and tell whether it was not there before."""
+    """Make a folder, and tell whether it was certainly not there before."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         return False
-    return True
+    return object_path(folder) is None  # which has no folders

@@ -151,8 +151,8 @@ def commit(
             # Files were synced when they were written, and the names of shards, which are numbers.
             named = (Path(name) for name in files if name.endswith(".json"))
             sync_all({partial / folder for name in named for folder in name.parents})
-        if not final.parent.is_dir():
-            final.parent.mkdir(parents=True)
+            if not final.parent.is_dir():
+                final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         if replace and final.exists():
