@@ -152,14 +152,21 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
     slides = options.slides or 4 * workers + 16
     with cluster(workers, options, out.parent) as (client, scheduler, pretenders):
         first = min(client.scheduler_info(n_workers=-1)["workers"])
-        infer(begun(store, 4 * workers, out), client, options)
+        # Asks each worker for its versions, which hundreds in one process say one after another.
+        executor = DaskExecutor(
+            client,
+            MODEL,
+            InferOptions(overlap=0.0, batch=options.batch, device="cpu", precision="fp32"),
+            load=LoadSleeping(options.batch_s),
+        )
+        infer(begun(store, 4 * workers, out), executor, options)
         client.run(forget, workers=[first])
         before = psutil.Process().memory_info().rss
         outputs = begun(store, slides, out)
         processes = {"client": psutil.Process(), "scheduler": scheduler, "workers": pretenders}
         cpu = {name: cpu_s(process) for name, process in processes.items()}
         started = time.perf_counter()
-        tiles = infer(outputs, client, options)
+        tiles = infer(outputs, executor, options)
         wall = time.perf_counter() - started
         cpu = {name: cpu_s(process) - cpu[name] for name, process in processes.items()}
         grown = psutil.Process().memory_info().rss - before
@@ -237,13 +244,7 @@ def begun(store: SlideStore, count: int, out: Path) -> list[Begun]:
     return [Begun(replace(store, name=name), replace(plan, slide=name), out) for name in names]
 
 
-def infer(outputs: list[Begun], client: Client, options: argparse.Namespace) -> int:
-    executor = DaskExecutor(
-        client,
-        MODEL,
-        InferOptions(overlap=0.0, batch=options.batch, device="cpu", precision="fp32"),
-        load=LoadSleeping(options.batch_s),
-    )
+def infer(outputs: list[Begun], executor: DaskExecutor, options: argparse.Namespace) -> int:
     return executor.run(outputs, memory_plan(options.batch), compiled=False).tiles
 
 
