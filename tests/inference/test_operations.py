@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from tests.cards import make_card
@@ -24,7 +25,7 @@ FEW, MANY = 2, 6
 @pytest.fixture
 def operations():
     """Counts operations while the list is not empty; a hook cannot be removed."""
-    noted, at_work = Counter(), [True]
+    noted, at_work = Counter[str](), [True]
 
     def note(event, arguments):
         if at_work and event in EVENTS:
@@ -35,8 +36,12 @@ def operations():
     at_work.clear()
 
 
+def red(tiles):
+    return tiles[:, None, :, :, 0].astype(np.float32) / np.float32(255)
+
+
 def load(member, options, compiled):
-    return PixelPredictor(lambda tiles: tiles[:, None, :, :, 0].astype("float32") / 255)
+    return PixelPredictor(red)
 
 
 def test_a_small_slide_costs_a_bounded_number_of_operations(tmp_path, operations):
