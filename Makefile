@@ -4,6 +4,7 @@
 # coverage: all tests, and how much of the package they run, by branches
 # check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
 # viewer: the library of the viewer's page, from npm; wheels carry it
+# azurite: a store of Azure for tests, from npm
 # docs: the site of README's pages, in site/; a broken link fails
 # PYTHON=/path/to/python picks the interpreter the environment is made with.
 
@@ -12,10 +13,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer docs
+.PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer azurite docs
 
 help:
-	@sed -n '1,7s/^# //p' Makefile
+	@sed -n '1,8s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -99,3 +100,12 @@ $(VENDOR)/openseadragon.min.js:
 	@cd $(VENDOR) && tar -xzf openseadragon-$(OPENSEADRAGON).tgz --strip-components=1 package/LICENSE.txt \
 	  && tar -xzf openseadragon-$(OPENSEADRAGON).tgz --strip-components=3 package/build/openseadragon/openseadragon.min.js \
 	  && rm openseadragon-$(OPENSEADRAGON).tgz && touch openseadragon.min.js
+
+# A store of Azure on loopback, for tests (MIT licence): 190 MB, which is not committed.
+AZURITE := 3.35.0
+
+azurite: .azurite/node_modules/.bin/azurite-blob
+
+.azurite/node_modules/.bin/azurite-blob:
+	@npm install --silent --no-fund --no-audit --prefix .azurite azurite@$(AZURITE) \
+	  || { echo "error: cannot get azurite $(AZURITE) with npm; install npm, or get on-line" >&2; exit 1; }

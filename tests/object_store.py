@@ -1,4 +1,4 @@
-"""A real S3 server (moto) on loopback, behind a gate that slows requests down or lets them fail."""
+"""An object store on loopback, behind a gate that slows requests down or lets them fail."""
 
 import socket
 import threading
@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
+from tests.object_servers import SERVERS
 from wsi_seg.object_path import place
 from wsi_seg.testing.stores import digests
 
 pytest.importorskip("obstore", reason="needs the extra `remote`")
-moto = pytest.importorskip("moto.server", reason="needs moto, of the extra `dev`")
 BUCKET = "slides"
 
 # What a gate does with a request: its method and path in, a fault or None out.
@@ -40,7 +40,7 @@ class Gate:
     signed_by: set[str] = field(default_factory=set)
 
     def names(self) -> set[str]:
-        """Names of the objects in the bucket, without asking through the gate."""
+        """Names of the objects in the bucket of S3, without asking through the gate."""
         from moto.backends import get_backend
 
         return set(get_backend("s3")["123456789012"]["aws"].buckets[BUCKET].keys)
@@ -77,9 +77,9 @@ class Gate:
         return [body]
 
 
-def in_bucket(name: str = "") -> Any:
+def in_bucket(name: str = "", scheme: str = "s3") -> Any:
     """Path in the bucket."""
-    return place(f"s3://{BUCKET}/{name}")
+    return place(f"{scheme}://{BUCKET}/{name}")
 
 
 def sent(folder: Path, root: Any) -> Any:
@@ -107,32 +107,21 @@ class _Handler(WSGIRequestHandler):
 
 
 @contextmanager
-def object_store() -> Iterator[Gate]:
+def object_store(scheme: str = "s3") -> Iterator[Gate]:
     """Gate of a server with an empty bucket; the environment names it meanwhile."""
-    import boto3
-    from moto.backends import get_backend
-
     from wsi_seg.object_store import client_of
 
-    gate = Gate(moto.DomainDispatcherApplication(moto.create_backend_app))
-    server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=_Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    settings = {
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "not-to-be-seen",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.server_port}",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
+    serve, settings = SERVERS[scheme]
+    with serve(BUCKET) as app, pytest.MonkeyPatch.context() as patch:
+        gate = Gate(app)
+        server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=_Handler)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        for name, value in settings(f"http://127.0.0.1:{server.server_port}").items():
             patch.setenv(name, value)
         client_of.cache_clear()
-        boto3.client("s3").create_bucket(Bucket=BUCKET)
         try:
             yield gate
         finally:
             client_of.cache_clear()
             server.shutdown()
             server.server_close()
-            get_backend("s3").reset()

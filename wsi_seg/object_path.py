@@ -10,6 +10,7 @@ import io
 import os
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -21,7 +22,7 @@ from wsi_seg.errors import AddressError, StoreError
 from wsi_seg.object_store import READ_ONLY, SCHEMES, asking, client_of
 
 if TYPE_CHECKING:
-    from obstore import PutMode
+    from obstore import PutMode, UpdateVersion
     from obstore.store import ObjectStore
 
 # Requests to one place at a time: enough to hide their latency.
@@ -123,13 +124,16 @@ class ObjectPath(PurePosixPath):
         """Read the object as text."""
         return self.read_bytes().decode(encoding)
 
-    def _read(self) -> tuple[bytes, str | None]:
-        """Content of the object, and its version."""
+    def _read(self) -> "tuple[bytes, UpdateVersion]":
+        """Content of the object, and its version: a number at Google, a tag elsewhere."""
         import obstore
 
         with asking(str(self)):
             found = obstore.get(self._store, self.key)
-            return bytes(found.bytes()), found.meta["e_tag"]
+            version: UpdateVersion = {"e_tag": found.meta["e_tag"]}
+            if (number := found.meta["version"]) is not None:
+                version["version"] = number
+            return bytes(found.bytes()), version
 
     def open(self, mode: str = "r", encoding: str | None = None) -> io.IOBase:
         """Open the object to read it, from memory."""
@@ -196,7 +200,7 @@ class ObjectPath(PurePosixPath):
             if number and b"\n" + content in b"\n" + before:
                 return  # done, but the answer was lost, or another one has written more since
             with suppress(PreconditionError):  # another one was faster
-                if self._put(before + content, {"e_tag": version}):
+                if self._put(before + content, version):
                     return
         raise self._forgotten()
 
@@ -234,14 +238,18 @@ class ObjectPath(PurePosixPath):
         self.remove_all([self])
 
     def remove_all(self, paths: Sequence["ObjectPath"]) -> None:
-        """Remove objects of this bucket; those that are not there are none of its business."""
+        """Remove objects of this bucket, those that are still there."""
         import obstore
 
         with asking(str(self), writes=True):
             try:
                 obstore.delete(self._store, [path.key for path in paths])
-            except FileNotFoundError:
                 return
+            except FileNotFoundError:
+                if len(paths) == 1:
+                    return
+        with ThreadPoolExecutor(REQUESTS) as threads:  # Google and Azure stop at what is not there
+            list(threads.map(lambda path: self.remove_all([path]), paths))
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: a folder is there as soon as there is something in it."""

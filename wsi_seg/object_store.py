@@ -23,6 +23,9 @@ _PATIENCE = timedelta(seconds=60)
 _TIMEOUT = timedelta(seconds=60)
 _CONNECT = timedelta(seconds=5)
 
+# What servers of S3, Google and Azure call a bucket that is missing.
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
+
 # Characters of what a server answers that are repeated in a message.
 _LONGEST = 600
 
@@ -96,7 +99,7 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
 
 def _sentence(error: Exception) -> str:
     """Say what went wrong, and how often it was tried, without what grants access."""
-    if "NoSuchBucket" in str(error):
+    if any(word in str(error) for word in _NO_BUCKET):
         return "there is no such bucket; make it first"
     text = str(error).partition("\n\nDebug source")[0]
     return without_secrets(" ".join(text.split()))[:_LONGEST]

@@ -4,10 +4,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.object_servers import SERVERS
 from tests.object_store import in_bucket, object_store
 from wsi_seg.atomic import append_line, create_new, move_folder, remove_folder, write_atomic
 from wsi_seg.errors import AddressError, OutputError
-from wsi_seg.object_path import place
+from wsi_seg.object_path import object_path, place
 from wsi_seg.object_store import client_of
 
 
@@ -17,9 +18,13 @@ def gate():
         yield gate
 
 
-@pytest.fixture(params=["bucket", "folder"])
-def root(request, gate, tmp_path):
-    return in_bucket("x") if request.param == "bucket" else tmp_path / "x"
+@pytest.fixture(params=["s3", "az", "gs", "folder"])
+def root(request, tmp_path):
+    if request.param == "folder":
+        yield tmp_path / "x"
+        return
+    with object_store(request.param):
+        yield in_bucket("x", request.param)
 
 
 def test_files_and_folders_are_found_as_on_a_disk(root):
@@ -88,9 +93,40 @@ def test_an_object_is_opened_only_to_be_read(gate):
     assert not in_bucket().is_file()
 
 
-def test_a_bucket_that_is_missing_is_named(gate):
-    with pytest.raises(OutputError, match="there is no such bucket"):
-        write_atomic(place("s3://no-such-bucket/a"), b"")
+@pytest.mark.parametrize("scheme", SERVERS)
+def test_a_bucket_that_is_missing_is_named(scheme):
+    missing = place(f"{scheme}://no-such-bucket/a")
+    with object_store(scheme):
+        with pytest.raises(OutputError, match="there is no such bucket"):
+            write_atomic(missing, b"")
+        with pytest.raises(AddressError, match="there is no such bucket"):
+            missing.sizes()
+
+
+def test_of_many_objects_those_that_are_gone_do_not_keep_the_others(root):
+    for number in range(0, 40, 2):
+        write_atomic(root / str(number), b"")
+    if (remote := object_path(root)) is not None:
+        remote.remove_all([remote / str(number) for number in range(40)])
+    remove_folder(root)
+    assert not root.exists()
+
+
+NAMES = (
+    "a#b", "a?b", "a;b", "a%20b", "a&b=c", "with space", 'q"uote', "a+b", "[x]*", "日本語", "C:d",
+    "{y}", "a@b", "x" * 200,
+)  # fmt: skip
+
+
+def test_any_name_is_written_listed_copied_and_removed(root):
+    (root / "new").mkdir(parents=True)
+    for name in NAMES:
+        write_atomic(root / "old" / name / name, name)
+        move_folder(root / "old" / name, root / "new" / name, last=name, first=name)
+        assert [path.name for path in (root / "new" / name).iterdir()] == [name]
+        assert (root / "new" / name / name).read_text() == name
+        assert not (root / "old" / name).exists()
+    assert sorted(path.name for path in (root / "new").iterdir()) == sorted(NAMES)
 
 
 def test_credentials_come_from_a_profile(gate, tmp_path, monkeypatch):

@@ -1,0 +1,86 @@
+"""The whole chain on object stores of three kinds: the bytes of folders, whatever fails or ends."""
+
+import random
+
+import pytest
+
+from tests.commands import run as command
+from tests.commands import run_json
+from tests.inference.test_shards import run
+from tests.makers.coordinates import write_coordinate_tiff
+from tests.object_store import fetched, in_bucket, object_store, sent
+from wsi_seg.geometry import Extent
+from wsi_seg.inference.status import read_status
+from wsi_seg.shard import Shard
+from wsi_seg.store import open_collection, update_names
+from wsi_seg.testing.stores import digests, make_store
+
+EXTENT = Extent(height=700, width=300)
+
+
+@pytest.fixture(params=["az", "gs"])  # s3 has tests of its own in the rooms
+def scheme(request):
+    return request.param
+
+
+@pytest.fixture
+def gate(scheme):
+    with object_store(scheme) as gate:
+        yield gate
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    """Folder with two slides, what commands make of them, and predictions of other slides."""
+    folder = tmp_path_factory.mktemp("local")
+    (folder / "in").mkdir()
+    for name in ("a", "b c+%"):
+        write_coordinate_tiff(folder / f"in/{name}.tif", extents=[EXTENT], codec="jpeg", tile_px=64)
+    run_json("tile", folder / "in", "--out", folder / "s.zarr")
+    run_json("infer", folder / "s.zarr", "--out", folder / "p.zarr", "--overlap", "0")
+    make_store(folder / "made.zarr", "tall", 1700, 70)
+    make_store(folder / "made.zarr", "two", 64, 90)
+    update_names(folder / "made.zarr")
+    run(list(open_collection(folder / "made.zarr")), folder / "calm.zarr")
+    return folder
+
+
+def test_commands_give_the_bytes_of_folders(local, scheme, gate, tmp_path):
+    root = in_bucket("", scheme)
+    sent(local / "in", root / "in")
+    slides, found = root / "s.zarr", root / "p.zarr"
+    run_json("tile", root / "in", "--out", slides, "--stage", tmp_path / "stage")
+    for number in "12":
+        run_json("infer", slides, "--out", found, "--overlap", "0", "--shard", f"{number}/2")
+    assert run_json("status", found)["complete"]
+    assert fetched(slides, tmp_path / "s") == digests(local / "s.zarr")
+    assert fetched(found, tmp_path / "p") == digests(local / "p.zarr")
+    words = ("--slides", slides, "--geojson", tmp_path / "found")
+    assert command("export", found, *words).exit_code == 0
+    assert (tmp_path / "found" / "a.geojson").is_file()
+    assert command("verify", slides).exit_code == 0
+
+
+@pytest.mark.parametrize("faults", [(), ("503", "lost", "unanswered")])
+def test_kills_and_faults_give_the_bytes_of_a_folder(faults, local, scheme, gate, tmp_path):
+    chance, out = random.Random(scheme), in_bucket("p.zarr", scheme)
+    slides = list(open_collection(sent(local / "made.zarr", in_bucket("s.zarr", scheme))))
+
+    def rule(method, path):
+        fault = chance.choice(faults)
+        # A store is trusted with what it reads and deletes; Azure is asked for that by POST.
+        if method != "PUT" and fault != "503":
+            return None
+        again = sum(path == other for *_, other in gate.faults) > 1
+        return fault if chance.random() < 1 / 7 and not again else None
+
+    if faults:
+        gate.rule = rule
+    for number in (1, 2):
+        run(slides, out, Shard(number, 2), stop=2)
+    assert run(slides, out) is not None
+    gate.rule = lambda _method, _path: None
+    assert {kind for kind, *_ in gate.faults} == set(faults)
+    assert fetched(out, tmp_path) == digests(local / "calm.zarr")
+    assert read_status(out).is_complete
+    assert not [path for path in out.sizes() if "partial" in str(path)]
