@@ -79,7 +79,7 @@ def _azurite() -> str:
     command = shutil.which("azurite-blob") or str(_AZURITE)
     if not Path(command).is_file():
         pytest.skip("needs azurite: make azurite")
-    options = "--inMemoryPersistence --disableTelemetry --silent --blobPort 0".split()
+    options = ["--inMemoryPersistence", "--disableTelemetry", "--silent", "--blobPort", "0"]
     process = subprocess.Popen([command, *options], stdout=subprocess.PIPE, text=True)
     atexit.register(process.wait)
     atexit.register(process.terminate)

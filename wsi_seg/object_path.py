@@ -241,15 +241,15 @@ class ObjectPath(PurePosixPath):
         """Remove objects of this bucket, those that are still there."""
         import obstore
 
+        is_left = False
         with asking(str(self), writes=True):
             try:
                 obstore.delete(self._store, [path.key for path in paths])
-                return
-            except FileNotFoundError:
-                if len(paths) == 1:
-                    return
-        with ThreadPoolExecutor(REQUESTS) as threads:  # Google and Azure stop at what is not there
-            list(threads.map(lambda path: self.remove_all([path]), paths))
+            except FileNotFoundError:  # where Google and Azure stop
+                is_left = len(paths) > 1
+        if is_left:
+            with ThreadPoolExecutor(REQUESTS) as threads:
+                list(threads.map(lambda path: self.remove_all([path]), paths))
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: a folder is there as soon as there is something in it."""
