@@ -3,15 +3,18 @@
 ``python benchmarks/bench_objects.py [--side PX] [--latency-ms MS] [--json]``. The object store is a
 real S3 server (moto) on loopback, in a process of its own on the same cores, every answer of which
 takes 30 ms more; with ``--side 32768`` the slide has 3.2 GB of pixels. Both predictions have to be
-the same bytes. Single requests are measured first: spans of shards, and whole shards.
+the same bytes. Requests of a prediction are counted. Single requests are measured first: spans of
+shards, and whole shards.
 """
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -118,9 +121,11 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
     figures: dict[str, object] = {}
 
     def predict(kind: str, source: Path, out: Path) -> float:
+        requests()
         started = time.perf_counter()
         report = infer(open_collection(source), network, out, how, card=card, progress=Silent())
         figures[f"time, {kind}"] = describe_shares(report.shares)
+        figures[f"requests, {kind}"] = requests()
         return report.pixels / (time.perf_counter() - started) / 1e6
 
     rates = in_turn(
@@ -144,6 +149,13 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
     return Results(
         {"object store with latency / folder": ratio}, figures | medians(rates, "Mpx/s", 2)
     )
+
+
+def requests() -> dict[str, int]:
+    """Count the requests since this was last asked, by method."""
+    with urllib.request.urlopen(f"{os.environ['AWS_ENDPOINT_URL']}/-/requests") as answer:
+        found: dict[str, int] = json.load(answer)
+    return found
 
 
 def make_slide(collection: Path, side: int) -> None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import socket
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
@@ -18,13 +18,11 @@ from pathlib import Path
 from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.durable import sync, sync_tree
 from wsi_seg.errors import OutputError
-from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
+from wsi_seg.object_folder import copy_folder
+from wsi_seg.object_path import object_path
 
 # Bytes of a name that usual file systems take.
 LONGEST_NAME = 255
-
-# Looks at what was copied in an object store; what is not there is copied again.
-_COPIES = 5
 
 # What NFS says of a folder from which a file was removed that this machine has open.
 _IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
@@ -285,7 +283,9 @@ def append_line(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def move_folder(path: Path, target: Path, *, last: str, first: str) -> None:
+def move_folder(
+    path: Path, target: Path, *, last: str, first: str, without: Sequence[str] = ()
+) -> None:
     """Give a folder another name, under which there is nothing yet.
 
     In an object store it is copied, inside of the store, and then removed.
@@ -298,6 +298,8 @@ def move_folder(path: Path, target: Path, *, last: str, first: str) -> None:
         File without which nothing counts as complete; it gets its new name last.
     first
         File without which nothing counts as unfinished; it loses its old name first.
+    without
+        Files and folders that are not copied in an object store: only unfinished work has them.
 
     Raises
     ------
@@ -308,27 +310,9 @@ def move_folder(path: Path, target: Path, *, last: str, first: str) -> None:
     if source is None or copy is None:
         path.rename(target)
         sync(target.parent)
-        return
-
-    found, mark = source.sizes(), source / last
-    _copy_all(source, copy, {one: size for one, size in found.items() if one != mark})
-    _copy_all(source, copy, {one: size for one, size in found.items() if one == mark})
-    remove_folder(path, first=first)
-
-
-def _copy_all(source: ObjectPath, target: ObjectPath, sizes: Mapping[ObjectPath, int]) -> None:
-    """Copy objects within a bucket, and look whether all are there: answers may be wrong."""
-    wanted = {target / one.relative_to(source): (one, size) for one, size in sizes.items()}
-    for _ in range(_COPIES):
-        with ThreadPoolExecutor(REQUESTS) as threads:
-            ours = [one for one, _ in wanted.values()]
-            list(threads.map(ObjectPath.copy_to, ours, wanted))
-        there = target.sizes()
-        wanted = {copy: pair for copy, pair in wanted.items() if there.get(copy) != pair[1]}
-        if not wanted:
-            return
-    missing = next(iter(wanted))
-    raise OutputError(f"cannot copy to {missing}: it is not there afterwards; repeat the command")
+    else:
+        copy_folder(source, copy, last=last, without=without)
+        remove_folder(path, first=first)
 
 
 def remove_folder(path: Path, *, first: str | None = None) -> None:

@@ -9,8 +9,7 @@ import errno
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PurePosixPath
@@ -32,7 +31,7 @@ REQUESTS = 16
 _PUTS = 3
 
 # The same where others write to the same object.
-_APPENDS = 20
+_UPDATES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +41,11 @@ class ObjectStat:
     st_size: int
     st_mtime_ns: int
     version: str | None
+
+    @property
+    def st_mtime(self) -> float:
+        """Time of its writing in seconds since 1970."""
+        return self.st_mtime_ns / 1e9
 
 
 class ObjectPath(PurePosixPath):
@@ -165,55 +169,81 @@ class ObjectPath(PurePosixPath):
         return [bytes(data) for data in found]
 
     def write_bytes(self, content: bytes) -> int:
-        """Write the object; what was there is replaced."""
+        """Write the object, and look whether it is there; what was there is replaced."""
         for _ in range(_PUTS):
-            if self._put(content, "overwrite"):
+            tag = self.put(content, "overwrite")
+            if self._is_kept(len(content), tag):
                 return len(content)
         raise self._forgotten()
 
+    def put(self, content: bytes, mode: "PutMode" = "overwrite") -> str | None:
+        """Write the object and return its tag; what answers may not be what keeps: look later."""
+        import obstore
+
+        with asking(str(self), writes=True):
+            put = obstore.put(self._store, self.key, content, mode=mode, use_multipart=False)
+        return put["e_tag"]
+
+    def _is_kept(self, nbytes: int, tag: str | None) -> bool:
+        import obstore
+
+        with suppress(FileNotFoundError), asking(str(self)):
+            found = obstore.head(self._store, self.key)
+            return found["size"] == nbytes and found["e_tag"] == tag
+        return False
+
     def create(self, content: bytes) -> bool:
-        """Write the object unless there is one of its name; whether it was written by this call."""
+        """Write the object unless there is one of its name; look later whether it is there.
+
+        Returns
+        -------
+        bool
+            Whether it was written by this call.
+        """
         from obstore.exceptions import AlreadyExistsError
 
         try:
-            for _ in range(_PUTS):
-                if self._put(content, "create"):
-                    return True
+            self.put(content, "create")
         except AlreadyExistsError:
             with suppress(FileNotFoundError):
                 # A request may have been done, its answer lost, and the request repeated.
                 return self.read_bytes() == content
             return False
-        raise self._forgotten()
+        return True
 
     def append(self, content: bytes) -> None:
         """Write more lines at the end of the object, whoever else does so."""
-        from obstore.exceptions import PreconditionError
+        tried = False
 
-        for number in range(_APPENDS):
-            try:
-                before, version = self._read()
-            except FileNotFoundError:
-                if self.create(content):
-                    return
-                continue
-            if number and b"\n" + content in b"\n" + before:
-                return  # done, but the answer was lost, or another one has written more since
-            with suppress(PreconditionError):  # another one was faster
-                if self._put(before + content, version):
-                    return
+        def more(before: bytes) -> bytes:
+            nonlocal tried
+            if tried and b"\n" + content in b"\n" + before:
+                return before  # done, but the answer was lost, or another one has written more
+            tried = True
+            return before + content
+
+        self.update(more)
+
+    def update(self, change: Callable[[bytes], bytes]) -> bytes:
+        """Replace the object by what is made of it, whoever else does so, and return that.
+
+        ``change`` is given nothing where there is no object, and called again where another one
+        was faster; nothing is written where it changes nothing.
+        """
+        from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+        for _ in range(_UPDATES):
+            mode: PutMode = "create"
+            before = b""
+            with suppress(FileNotFoundError):
+                before, mode = self._read()
+            if (after := change(before)) == before:
+                return before
+            with suppress(AlreadyExistsError, PreconditionError):  # another one was faster
+                tag = self.put(after, mode)
+                if self._is_kept(len(after), tag):
+                    return after
         raise self._forgotten()
-
-    def _put(self, content: bytes, mode: "PutMode") -> bool:
-        """Write the object, and look whether it is there: what answers may not be what keeps."""
-        import obstore
-
-        with asking(str(self), writes=True):
-            put = obstore.put(self._store, self.key, content, mode=mode, use_multipart=False)
-        with suppress(FileNotFoundError), asking(str(self)):
-            found = obstore.head(self._store, self.key)
-            return found["size"] == len(content) and found["e_tag"] == put["e_tag"]
-        return False
 
     def _forgotten(self) -> AddressError:
         return AddressError(
@@ -241,15 +271,12 @@ class ObjectPath(PurePosixPath):
         """Remove objects of this bucket, those that are still there."""
         import obstore
 
-        is_left = False
         with asking(str(self), writes=True):
             try:
                 obstore.delete(self._store, [path.key for path in paths])
             except FileNotFoundError:  # where Google and Azure stop
-                is_left = len(paths) > 1
-        if is_left:
-            with ThreadPoolExecutor(REQUESTS) as threads:
-                list(threads.map(lambda path: self.remove_all([path]), paths))
+                for path in paths if len(paths) > 1 else ():
+                    self.remove_all([path])
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         """Do nothing: a folder is there as soon as there is something in it."""
@@ -258,7 +285,9 @@ class ObjectPath(PurePosixPath):
         """Do nothing: a folder is gone as soon as there is nothing in it."""
 
     def iterdir(self) -> Iterator["ObjectPath"]:
-        """Objects and folders in this folder."""
+        """Objects and folders in this folder; a web server does not say."""
+        if self.is_read_only:
+            return
         files, folders = self._listed()
         yield from folders
         yield from files

@@ -5,7 +5,7 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,7 +64,12 @@ def _remove_left(folder: Path) -> None:
             os.close(descriptor)
 
 
-def fetch(sizes: Mapping[ObjectPath, int], files: Mapping[ObjectPath, Path]) -> None:
+def fetch(
+    sizes: Mapping[ObjectPath, int],
+    files: Mapping[ObjectPath, Path],
+    *,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> None:
     """Fetch objects into files, in parts, and look whether all of them came.
 
     Parameters
@@ -73,11 +78,13 @@ def fetch(sizes: Mapping[ObjectPath, int], files: Mapping[ObjectPath, Path]) -> 
         Size in bytes of each object.
     files
         Where each goes to.
+    is_wanted
+        Asked before each part; where not any more, the rest is not fetched.
 
     Raises
     ------
     AddressError
-        If one cannot be fetched, or has another size.
+        If one cannot be fetched, has another size, or is not wanted any more.
     OutputError
         If there is no room, or files cannot be written.
     """
@@ -90,6 +97,8 @@ def fetch(sizes: Mapping[ObjectPath, int], files: Mapping[ObjectPath, Path]) -> 
         parts = [(one, at) for one, size in sizes.items() for at in range(0, size, _PART_BYTES)]
 
         def part(remote: ObjectPath, begin: int) -> None:
+            if not is_wanted():
+                return
             nbytes = min(_PART_BYTES, sizes[remote] - begin)
             data = remote.read_spans([(begin, nbytes)])[0]
             with files[remote].open("r+b") as file:

@@ -1,7 +1,12 @@
-"""A real S3 server (moto) on loopback whose every answer takes a while, as over a network."""
+"""A real S3 server (moto) on loopback whose every answer takes a while, as over a network.
 
+``GET /-/requests`` says how many there were since it was last asked, by method.
+"""
+
+import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from wsgiref.types import StartResponse, WSGIEnvironment
 
@@ -18,8 +23,15 @@ class _Handler(WSGIRequestHandler):
 
 def main() -> None:
     seconds, moto = float(sys.argv[1]), DomainDispatcherApplication(create_backend_app)
+    counts: Counter[str] = Counter()
 
     def late(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if environ["PATH_INFO"] == "/-/requests":
+            body = json.dumps(counts).encode()
+            counts.clear()
+            start_response("200 OK", [("Content-Length", str(len(body)))])
+            return [body]
+        counts[environ["REQUEST_METHOD"]] += 1
         time.sleep(seconds)
         return moto(environ, start_response)
 

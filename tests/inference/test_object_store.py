@@ -16,11 +16,12 @@ from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.inference.test_shards import MODEL, load, run
+from tests.inference.test_shards import MODEL, Killed, load, run
 from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
 from wsi_seg import object_store as clients
 from wsi_seg.errors import AddressError, OutputError
 from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.inference.staged import _Copies
@@ -239,6 +240,39 @@ def test_what_is_never_kept_ends_with_an_error_and_a_later_run_goes_on(
     gate.rule = lambda _method, _path: None
     run(stores, OUT)
     assert fetched(OUT, tmp_path) == calm
+
+
+def test_a_run_that_ends_does_not_wait_for_the_rest_of_the_next_slide(gate, tmp_path):
+    make_store(tmp_path / "s.zarr", "one", 64, 90)
+    make_store(tmp_path / "s.zarr", "two", 1500, 1500)
+    update_names(tmp_path / "s.zarr")
+    slides = list(open_collection(sent(tmp_path / "s.zarr", in_bucket("s.zarr"))))
+    seen, begun, interrupted = [], threading.Event(), threading.Event()
+
+    class Interrupted(Silent):
+        def advance(self, amount):
+            assert begun.wait(60)
+            interrupted.set()
+            raise Killed
+
+    def rule(method, path):
+        if method == "GET" and "/two/0/c/" in path:
+            seen.append(path)
+            begun.set()
+            interrupted.wait(60)
+
+    gate.rule = rule
+    options = InferOptions(
+        overlap=0.5, batch=4, strip_px=512, precision="fp32", device="cpu", stage=tmp_path / "st"
+    )
+    executor = SerialExecutor(MODEL, options, load=load, progress=Interrupted())
+    with pytest.raises(Killed):
+        infer_with(
+            MODEL, slides, tmp_path / "p.zarr", options, executor=executor, progress=Silent()
+        )
+    shards = [path for path in gate.names() if path.startswith("s.zarr/two/0/c/")]
+    assert 0 < len(seen) < len(shards) / 2
+    assert list((tmp_path / "st").iterdir()) == []
 
 
 _PROCESS = """

@@ -13,6 +13,7 @@ from wsi_seg.geometry import Extent
 from wsi_seg.ingest import job as job_module
 from wsi_seg.ingest import run as run_module
 from wsi_seg.ingest.run import tile_slides
+from wsi_seg.object_path import ObjectPath
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests
@@ -139,3 +140,32 @@ def test_kinds_of_many_files_are_refused(gate):
         tile_slides([ROOT / "other"], Path("never.zarr"), progress=Silent())
     with pytest.raises(WsiSegError, match=r"there is no such object|holds no single-file slide"):
         tile_slides([ROOT / "nowhere"], Path("never.zarr"), progress=Silent())
+
+
+@pytest.mark.parametrize("source", ["bucket", "folder"])
+def test_a_store_killed_while_it_took_its_name_takes_it_when_repeated(
+    source, local, gate, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    copy, slides = ObjectPath.copy_to, [ROOT / "in" if source == "bucket" else local / "in"]
+
+    def dying(self, target):
+        if target == ROOT / "s.zarr" / "b" / "zarr.json":
+            raise Killed
+        copy(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ObjectPath, "copy_to", dying)
+        with pytest.raises(Killed):
+            tile_slides(slides, ROOT / "s.zarr", workers=1, progress=Silent())
+    assert "b" not in open_collection(ROOT / "s.zarr").names()
+    gate.seen.clear()
+    tile_slides(slides, ROOT / "s.zarr", progress=Silent())
+    shards = [path for method, path in gate.seen if method == "PUT" and "/partial/b/0/c/" in path]
+    assert not shards
+    fetches = [path for method, path in gate.seen if method == "GET" and path.endswith("in/b.svs")]
+    assert len(fetches) == (2 if source == "bucket" else 0)  # both ends
+    assert fetched(ROOT / "s.zarr", tmp_path / "got") == digests(local / "s.zarr")
+    assert not [path for path in (ROOT / "s.zarr").sizes() if "/partial/" in str(path)]

@@ -9,6 +9,7 @@ from wsi_seg.atomic import remove_folder
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.seams import seam_score
 from wsi_seg.inference.task import StripTask
+from wsi_seg.object_path import object_path
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,
@@ -52,7 +53,7 @@ def finish_slide(
         What is stored about it; None where it was done already.
     """
     partial, save, info = task.target, task.save, None
-    if partial.exists():
+    if partial.is_dir():
         path = partial / JOURNAL
         settings, units = (journal.settings, journal.done) if journal else read_journal(path)
         records = {int(index): StripRecord.from_json(one) for index, one in units.items()}
@@ -71,8 +72,9 @@ def finish_slide(
         merge_units(path, settings, units)
         commit(partial, final, replace=True, known=known)
     # Last: until the group has its name, its claims keep others from finishing it too.
-    with suppress(OSError):
-        remove_folder(final / SHARED)
+    if object_path(final) is None:
+        with suppress(OSError):
+            remove_folder(final / SHARED)
     return info
 
 

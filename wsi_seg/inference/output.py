@@ -15,6 +15,7 @@ from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.task import StripTask
 from wsi_seg.inference.unfinished import is_complete, mark_again
 from wsi_seg.models import ModelCard
+from wsi_seg.object_folder import for_each
 from wsi_seg.object_path import object_path
 from wsi_seg.store import (
     LabelInfo,
@@ -138,18 +139,17 @@ class SlideOutput:
             training=training,
             min_object_um2=card.min_object_um2,
         ).to_json()
+        groups: list[tuple[Path, int | None, Mapping[str, object]]] = []
         if self.save == "labels":
             scale = {"mpp": self.store.pyramid.mpp, "downsample": self.plan.downsample}
             create_group(self._partial, {**attributes, **scale})
         else:
-            self._create(self._partial, len(card.classes), attributes)
+            groups.append((self._partial, len(card.classes), attributes))
         if self.save != "probabilities":
             label = self._partial / LABELS / PREDICTION_LABEL
-            self._create(
-                label,
-                card.classes.planes,
-                LabelInfo(classes=card.classes, slide_extent=self._slide_extent).to_json(),
-            )
+            about = LabelInfo(classes=card.classes, slide_extent=self._slide_extent).to_json()
+            groups.append((label, card.classes.planes, about))
+        for_each(self._partial, lambda group: self._create(*group), groups)
 
     @property
     def _slide_extent(self) -> tuple[int, int]:

@@ -17,6 +17,8 @@ from wsi_seg.inference.plan import finest
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import Tuning
 from wsi_seg.inference.unfinished import is_complete
+from wsi_seg.object_folder import for_each
+from wsi_seg.object_path import object_path
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.shared_files import names_in, read_replaced
 from wsi_seg.store.claims import Claims
@@ -88,11 +90,15 @@ def run_name(model: Model, options: InferOptions) -> str:
 def read_record(out: Path, name: str) -> RunRecord | None:
     """Read what is recorded of a run; None if nothing is."""
     try:
-        values = json.loads(read_replaced(_path(out, name)))
+        return _of_json(read_replaced(_path(out, name)))
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def _of_json(text: bytes) -> RunRecord:
+    values = json.loads(text)
     slides = {slide: (int(one[0]), int(one[1])) for slide, one in values["slides"].items()}
-    return RunRecord(name, slides, values["chosen"], values["failures"])
+    return RunRecord(values["name"], slides, values["chosen"], values["failures"])
 
 
 def read_records(out: Path) -> list[RunRecord]:
@@ -104,6 +110,8 @@ def read_records(out: Path) -> list[RunRecord]:
 
 def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
     """Agree with the other processes of a run: the first one chooses, each adds its slides."""
+    if (remote := object_path(_path(out, record.name))) is not None:
+        return _of_json(remote.update(lambda known: _with_ours(known, record)))
     claims, part = Claims(out / RUN, presence), f"{record.name}{_ENDING}.lock"
     while True:
         known = read_record(out, record.name)
@@ -121,16 +129,26 @@ def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
             claims.give_back(part)
 
 
+def _with_ours(known: bytes, record: RunRecord) -> bytes:
+    """Add the slides of a process to what its run has recorded, if they are not there."""
+    before = _of_json(known) if known else None
+    after = record if before is None else before.with_slides_of(record)
+    return known if after == before else json.dumps(asdict(after)).encode()
+
+
 def concluded(out: Path, presence: Presence, record: RunRecord) -> None:
     """Note what failed in a run, and remove the records of those that are complete."""
-    agreed(out, presence, record)
+    if record.failures:
+        agreed(out, presence, record)
     begun = set(names_in(out / PARTIAL))
     for known in read_records(out):
         slides = {**known.slides, **known.failures}
-        if all(
-            is_complete(out, one) if one in begun else (out / one / METADATA).is_file()
-            for one in slides
-        ):
+        complete = for_each(
+            out,
+            lambda one: is_complete(out, one) if one in begun else (out / one / METADATA).is_file(),
+            slides,
+        )
+        if all(complete):
             _path(out, known.name).unlink(missing_ok=True)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -105,14 +106,19 @@ class StripSaver:
         self, target: Path, plan: SlidePlan, save: Save, *, mode: ClassMode | None = None
     ) -> None:
         self._plan, self._mode = plan, mode
-        self._image = _Writer(target, nearest=False) if save != "labels" else None
-        self._labels = (
-            _Writer(target, nearest=True, inside=f"{LABELS}/{PREDICTION_LABEL}/")
-            if save != "probabilities"
-            else None
-        )
+        self._target, self._save = target, save
         columns = range(plan.extent.width)
         self._sums = StepSums(plan, columns, torch.device("cpu"))
+
+    @cached_property
+    def _image(self) -> "_Writer | None":
+        return _Writer(self._target, nearest=False) if self._save != "labels" else None
+
+    @cached_property
+    def _labels(self) -> "_Writer | None":
+        inside = f"{LABELS}/{PREDICTION_LABEL}/"
+        is_wanted = self._save != "probabilities"
+        return _Writer(self._target, nearest=True, inside=inside) if is_wanted else None
 
     def write(self, strip: Strip, quarantined: Sequence[Quarantined]) -> StripRecord:
         """Write a strip and whatever of the coarser levels it completes.

@@ -3,14 +3,14 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.batch import run_each
 from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.plan import SlidePlan, finest
-from wsi_seg.inference.unfinished import is_complete
+from wsi_seg.inference.unfinished import incomplete
+from wsi_seg.object_folder import for_each
 from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.shard import Shard
@@ -112,13 +112,14 @@ class Rounds:
     def left(self) -> list[str]:
         """Slides that are neither complete nor failed."""
         known = self.outputs
-        return [
-            name
-            for name in self._slides
-            if name not in self.failures
-            and not (name in known and known[name].complete)
-            and not is_complete(self._out, name)
-        ]
+        return incomplete(
+            self._out,
+            (
+                name
+                for name in self._slides
+                if name not in self.failures and not (name in known and known[name].complete)
+            ),
+        )
 
     def __iter__(self) -> Iterator[list[SlideOutput]]:
         self._begin(list(self._share))
@@ -160,10 +161,7 @@ class Rounds:
         self, outputs: Sequence[SlideOutput], is_wanted: Callable[[SlideOutput], bool]
     ) -> list[SlideOutput]:
         """Pick those that are wanted; many are asked at a time where each waits for a network."""
-        if self._threads == 1:
-            return [output for output in outputs if is_wanted(output)]
-        with ThreadPoolExecutor(self._threads) as threads:
-            answers = list(threads.map(is_wanted, outputs))
+        answers = for_each(self._out, is_wanted, outputs)
         return [output for output, answer in zip(outputs, answers, strict=True) if answer]
 
     def _is_begun(self, name: str) -> bool:

@@ -77,7 +77,7 @@ class _Copies:
 
     def __init__(self, tasks: Sequence[StripTask], folder: Path) -> None:
         self._tasks, self._folder = tasks, folder
-        self._lock = threading.Lock()
+        self._lock, self._ended = threading.Lock(), threading.Event()
         self._current = -1
         self._readers = [0] * len(tasks)
         self._kept: dict[int, Future[Multiscale]] = {}
@@ -88,6 +88,7 @@ class _Copies:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         self._pool.shutdown(wait=True, cancel_futures=True)
         for made in self._folders.values():
             made.close()
@@ -142,8 +143,11 @@ class _Copies:
                 inside = path.relative_to(root).parts
                 if inside[0] in levels or (inside[-1] == METADATA and len(inside) <= 2):
                     sizes[path] = size
-            fetch(sizes, {path: folder / path.relative_to(root) for path in sizes})
+            files = {path: folder / path.relative_to(root) for path in sizes}
+            fetch(sizes, files, is_wanted=lambda: not self._ended.is_set())
             return open_image(folder)
         except WsiSegError as error:
+            if self._ended.is_set():
+                return store.image
             logger.warning("%s is read from the object store: %s", store.name, error)
             return store.image

@@ -1,10 +1,12 @@
 """Owns what is left of earlier runs in a prediction collection: unfinished, or to be made again."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial as bind
 from pathlib import Path
 
 from wsi_seg.inference.options import STRIP_ROWS
+from wsi_seg.object_folder import for_each
 from wsi_seg.shared_files import names_in
 from wsi_seg.store import SlideStore, delete
 from wsi_seg.store.journal import read_settings
@@ -15,8 +17,15 @@ def is_complete(out: Path, slide: str) -> bool:
     """Whether the prediction of a slide is there, and nobody has begun to make it again."""
     partial = out / PARTIAL / slide
     return (out / slide / METADATA).is_file() and not any(
-        (partial / name).exists() for name in (JOURNAL, AGAIN)
+        (partial / name).is_file() for name in (JOURNAL, AGAIN)
     )
+
+
+def incomplete(out: Path, slides: Iterable[str]) -> list[str]:
+    """Pick the slides whose prediction is not complete, see `is_complete`."""
+    names = list(slides)
+    complete = for_each(out, bind(is_complete, out), names)
+    return [name for name, there in zip(names, complete, strict=True) if not there]
 
 
 def mark_again(partial: Path) -> None:

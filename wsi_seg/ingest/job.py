@@ -33,11 +33,11 @@ from wsi_seg.store.layout import (
     create_multiscale,
 )
 from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
-from wsi_seg.store.writer import commit, delete, write_rows
+from wsi_seg.store.writer import delete, rename, seal, write_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,10 @@ class SlideJob:
             delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
+        # Of a run that was killed while the store took its name, nothing else is left to do.
+        self._is_sealed = bool(journal.done) and (self._partial / DIGESTS).is_file()
+        if self._is_sealed:
+            return
         full = self._slide.pyramid.extent
         self._plans = tuple(only_part(plan, self._options.inside, full) for plan in self._plans)
         layout = Layout(
@@ -139,7 +143,7 @@ class SlideJob:
 
     def units(self) -> Iterator[Unit]:
         """List the work, from the finest level to the coarsest."""
-        for plan in self._plans:
+        for plan in () if self._is_sealed else self._plans:
             array = read_level_array(self._partial / str(plan.level))
             full, inside = self._slide.pyramid.extent, self._options.inside
             wanted = wanted_chunks(inside, full, array.extent, array.chunk)
@@ -156,11 +160,14 @@ class SlideJob:
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
-        delete(self._partial / LABELS)
-        image = open_multiscale(self._partial)
-        write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)
-        (self._partial / JOURNAL).unlink()
-        commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
+        if not self._is_sealed:
+            delete(self._partial / LABELS)
+            image = open_multiscale(self._partial)
+            write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)
+            seal(self._partial, self._digests())
+        if object_path(self._partial) is None:
+            (self._partial / JOURNAL).unlink()
+        rename(self._partial, self._final, replace=self._options.overwrite, without=(JOURNAL,))
 
     def _digests(self) -> dict[str, int]:
         """Collect what the journal knows of each shard, so that it is not read again."""
@@ -210,6 +217,21 @@ def tiled_before(
     if same and same_mpp and opening.scene in (None, str(info.scene)):
         return TiledSlide.of(store, nbytes, skipped=True)
     return None
+
+
+def named_again(
+    path: Path, out: Path, name: str, options: TileOptions, mpp: float | None
+) -> TiledSlide | None:
+    """Give the store of a remote slide its name, where a run was killed at that; None elsewhere."""
+    partial, final = out / PARTIAL / name, out / name
+    if (
+        not (partial / DIGESTS).is_file()
+        or (found := tiled_before(path, partial, options, mpp)) is None
+    ):
+        return None
+    (partial / JOURNAL).unlink(missing_ok=True)
+    rename(partial, final)
+    return replace(found, skipped=False)
 
 
 def _checksums(unit: Unit) -> list[int | None]:

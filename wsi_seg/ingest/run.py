@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wsi_seg.errors import ConfigError, SlideError, StoreError, WsiSegError
-from wsi_seg.ingest.job import SlideJob, TileOptions, tiled_before
+from wsi_seg.ingest.job import SlideJob, TileOptions, named_again, tiled_before
 from wsi_seg.ingest.names import NamedSlides, name_slides
 from wsi_seg.ingest.part import require_drawable
 from wsi_seg.ingest.plan import AUTO, Codec
@@ -215,6 +215,9 @@ class _Batch:
         opening = self._options.opening
         mpp = self._options.mpp.get(name, opening.mpp)
         if (known := tiled_before(path, self._out / name, self._options, mpp)) is not None:
+            self._advance(known.source_bytes)
+            return known
+        if (known := named_again(path, self._out, name, self._options, mpp)) is not None:
             self._advance(known.source_bytes)
             return known
         with (

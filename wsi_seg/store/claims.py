@@ -5,12 +5,16 @@ part of a process that has ended is taken over by making the next file, ``part.1
 ``part.0``: again only one can, and nothing that others have is touched.
 """
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.atomic import create_new
 from wsi_seg.shared_files import names_in, read_replaced
 from wsi_seg.store.presence import Presence
+
+# Looks at a folder whose listing is older than what is in it, and seconds between two of them.
+_LOOKS, _WAIT = 5, 0.05
 
 
 class Claims:
@@ -49,7 +53,7 @@ class Claims:
             If a claim cannot be written.
         """
         number, owner = -1, None  # mostly nobody has had it
-        while True:
+        for _ in range(_LOOKS):
             if owner == self._owner:
                 return True
             if owner is not None and self._lives(part, number, owner):
@@ -59,8 +63,9 @@ class Claims:
                 if is_last and (owner is None or self._read(part, number) == owner):
                     return True
                 # What was taken over had been given back, and perhaps taken by another one since.
-                self._path(part, number + 1).unlink()
+                self._path(part, number + 1).unlink(missing_ok=True)
             number, owner = self._last(part)
+        return owner == self._owner  # else the folder is listed as it was before
 
     def holder(self, part: str) -> str | None:
         """Live process that has a part, empty where it has not said its name; None for none."""
@@ -77,23 +82,24 @@ class Claims:
         number, owner = self._last(part)
         if owner == self._owner:
             for before in range(number + 1):  # its own last, so that nobody takes an older one over
-                with suppress(FileNotFoundError):
-                    self._path(part, before).unlink()
+                self._path(part, before).unlink(missing_ok=True)
 
     def _path(self, part: str, number: int) -> Path:
         return self._folder / f"{part}.{number}"
 
     def _last(self, part: str) -> tuple[int, str | None]:
-        """Find number and owner of the last claim of a part; -1 and None where there is none.
+        """Find number and owner of the last claim of a part; None where nobody has it.
 
         The folder is listed, as a process that is killed while it gives back leaves a gap before
-        its last one.
+        its last one. A listing may be older than what is read.
         """
-        while True:
+        for look in range(_LOOKS):
+            time.sleep(_WAIT if look else 0)
             number = _last_numbers(self._folder).get(part, -1)
             owner = self._read(part, number) if number >= 0 else None
             if number < 0 or owner is not None:
-                return number, owner
+                break
+        return number, owner
 
     def _read(self, part: str, number: int) -> str | None:
         """Owner of a claim, empty where it has not said its name; None if there is no claim."""

@@ -13,6 +13,7 @@ from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import SHOWN, collection_html
 from wsi_seg.object_path import REQUESTS, object_path, place
+from wsi_seg.shared_files import names_in
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN, PARTIAL
 from wsi_seg.store.picture import small_picture
@@ -65,12 +66,8 @@ class Stores:
 
     def unfinished(self) -> tuple[str, ...]:
         """Names of the stores whose writing has begun and not ended, sorted."""
-        folder = self.path / PARTIAL
-        if not folder.is_dir():
-            return ()
-        return tuple(
-            sorted(child.name for child in folder.iterdir() if not child.name.startswith("."))
-        )
+        names = names_in(self.path / PARTIAL)
+        return tuple(sorted(name for name in names if not name.startswith(".")))
 
     def __getitem__(self, name: str) -> SlideStore:
         if name not in self:

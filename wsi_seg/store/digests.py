@@ -8,7 +8,6 @@ forgery. A label has its own, so a slide's stay the same while labels come and g
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.object_path import REQUESTS, object_path
+from wsi_seg.object_path import REQUESTS
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, OWN
 from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder, own_file
@@ -25,6 +24,9 @@ from wsi_seg.store.shards import END_BYTES, checksum_and_end, checksum_and_end_o
 ALGORITHM = "crc32c+tail"
 
 OWN_METADATA = f"{OWN}/{METADATA}"
+
+# Smaller checksums are those in a journal of an earlier version: a crc32c alone.
+_LEAST = 1 << 8 * END_BYTES
 
 
 def write_digests(
@@ -37,8 +39,8 @@ def write_digests(
     group
         Folder of an image or a label that will not change any more.
     known
-        crc32c of files that was taken when they were written, by their relative paths; those of
-        labels too. These files are not read again.
+        `shard_checksum` of files that was taken when they were written, by their relative paths;
+        those of labels too. These files are not read again.
     files
         Relative paths of all files in it; None to list them.
 
@@ -50,25 +52,28 @@ def write_digests(
     Raises
     ------
     OutputError
-        If a file cannot be read, or the digests cannot be written.
+        If a file cannot be read, is not there although its checksum is known, or the digests
+        cannot be written.
     """
     taken, inside, written = known or {}, files_in(group) if files is None else files, [DIGESTS]
+    if lost := sorted(taken.keys() - set(inside)):
+        raise OutputError(f"{group / lost[0]} was written and is not there; repeat the command")
     folders = {tuple(name.split("/")[:2]) for name in inside if name.count("/") > 1}
     for label in sorted(name for first, name in folders if first == LABELS):
         prefix = f"{LABELS}/{label}/"
         theirs = [name.removeprefix(prefix) for name in inside if name.startswith(prefix)]
         if not {DIGESTS, Path(DIGESTS).name}.intersection(theirs):
             of_label = {
-                name.removeprefix(prefix): crc
-                for name, crc in taken.items()
+                name.removeprefix(prefix): checksum
+                for name, checksum in taken.items()
                 if name.startswith(prefix)
             }
             made = write_digests(group / prefix, of_label, files=theirs)
             written += [f"{prefix}{name}" for name in made]
-    names = sorted(filter(_decides, {*inside, *taken}))
+    names = sorted(filter(_decides, inside))
     try:
         with ThreadPoolExecutor(REQUESTS) as threads:
-            every = threads.map(lambda one: file_digest(group / one, crc=taken.get(one)), names)
+            every = threads.map(lambda one: file_digest(group / one, taken.get(one)), names)
             found = dict(zip(names, every, strict=True))
     except OSError as error:
         raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
@@ -88,25 +93,20 @@ def _decides(name: str) -> bool:
     return not rest or not (first == LABELS or first.startswith("."))
 
 
-def file_digest(path: Path, *, crc: int | None = None) -> str:
+def file_digest(path: Path, checksum: int | None = None) -> str:
     """Take the digest of a file; empty if there is none.
 
     Parameters
     ----------
     path
         The file.
-    crc
-        Its crc32c if that is known; else the whole file is read.
+    checksum
+        Its `shard_checksum` if that is known; else the whole file is read.
     """
-    if crc is None:
-        found = checksum_and_end(path)
-        return "" if found is None else _spelled(*found)
-    if (remote := object_path(path)) is not None:
-        return _spelled(crc, remote.read_end(END_BYTES)[0])
-    with path.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - END_BYTES))
-        return _spelled(crc, file.read())
+    if checksum is not None and checksum >= _LEAST:
+        return f"{checksum:016x}"
+    found = checksum_and_end(path)
+    return "" if found is None else _spelled(*found)
 
 
 def _spelled(crc: int, end: bytes) -> str:

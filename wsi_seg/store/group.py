@@ -19,9 +19,13 @@ def write_group(path: Path, attributes: Mapping[str, object], *, sync_name: bool
     OutputError
         If they cannot be written.
     """
+    write_atomic(path / METADATA, group_document(attributes), sync_name=sync_name)
+
+
+def group_document(attributes: Mapping[str, object]) -> bytes:
+    """Metadata of a group."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    text = json.dumps(document, indent=1, allow_nan=False)
-    write_atomic(path / METADATA, text, sync_name=sync_name)
+    return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
 def require_label_name(name: str) -> None:

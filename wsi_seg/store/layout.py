@@ -3,7 +3,6 @@
 import importlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
-from wsi_seg.object_path import REQUESTS, object_path
+from wsi_seg.object_folder import for_each, put_all
+from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.group import list_label, write_group
+from wsi_seg.store.group import group_document, list_label
 from wsi_seg.store.names import LABELS, METADATA, OWN
-from wsi_seg.store.own import make_own_folder
+from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder
 
 if TYPE_CHECKING:
     from wsi_seg.store.multiscale import Multiscale
@@ -149,10 +149,9 @@ def create_collection(path: Path) -> None:
         If it cannot be written.
     """
     file = path / METADATA
-    is_foreign = (not file.is_file() and path.exists()) and not (
-        path.is_dir() and all(map(_is_of_a_start, path.iterdir()))
-    )
-    if file.is_file():  # also where another process has made it meanwhile
+    is_there = file.is_file()
+    is_foreign = not is_there and not _is_of_a_start(path)
+    if is_there or (is_foreign and file.is_file()):  # another process may make it meanwhile
         if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         make_own_folder(path)
@@ -163,42 +162,45 @@ def create_collection(path: Path) -> None:
     _write_collection(path, [])
 
 
-def _is_of_a_start(child: Path) -> bool:
-    """Whether commands that are starting, or a kill amid a start, leave this in a folder."""
-    return child.name == OWN or child.name.endswith(".partial")
+def _is_of_a_start(path: Path) -> bool:
+    """Whether all that is at a path is left by commands that are starting, or a kill amid one."""
+    try:
+        children = [child.name for child in path.iterdir()]
+    except FileNotFoundError:
+        return True
+    except NotADirectoryError:
+        return False
+    return all(name == OWN or name.endswith(".partial") for name in children)
 
 
 def update_names(path: Path) -> None:
     """List in a collection the slides that it has, for readers of servers that list no folder."""
     # Others may add slides meanwhile, and write what they saw: the last one to write looks again.
-    listed: list[str] | None = None
-    while (found := sorted(slides_in(path, known=listed or ()))) != listed:
+    is_remote, listed = object_path(path) is not None, None
+    if is_remote:
+        listed = wsi_seg_attributes(path / METADATA).get("slides")
+    known: list[str] = list(map(str, listed)) if isinstance(listed, list) else []
+    while (found := sorted(slides_in(path, known=known))) != listed:
         _write_collection(path, found)
-        listed = found
+        listed = known = found
 
 
 def slides_in(path: Path, *, known: Iterable[str] = ()) -> Iterator[str]:
     """Names of the complete stores in a folder, in any order; at ``known`` ones nobody looks."""
-    if object_path(path) is not None:
-        yield from _names_among(path)
-        return
     whole = set(known)
+    if object_path(path) is not None:
+        names = [one.name for one in path.iterdir() if one.name not in (OWN, METADATA)]
+        looked = for_each(
+            path, lambda name: name in whole or (path / name / METADATA).is_file(), names
+        )
+        yield from (name for name, is_whole in zip(names, looked, strict=True) if is_whole)
+        return
     with os.scandir(path) as folders:
         for folder in folders:
             if folder.name[0] == ".":
                 continue
             if folder.name in whole or os.path.isfile(f"{folder.path}/{METADATA}"):  # noqa: PTH113
                 yield folder.name
-
-
-def _names_among(path: Path) -> Iterator[str]:
-    """Names of the complete stores in an object store: of those not listed yet, one looks."""
-    listed = wsi_seg_attributes(path / METADATA).get("slides")
-    known = set(map(str, listed)) if isinstance(listed, list) else set()
-    folders = [folder for folder in path.iterdir() if folder.name[0] != "."]
-    with ThreadPoolExecutor(REQUESTS) as threads:
-        whole = threads.map(lambda one: one.name in known or (one / METADATA).is_file(), folders)
-        yield from (one.name for one, is_whole in zip(folders, whole, strict=True) if is_whole)
 
 
 def _write_collection(path: Path, names: Sequence[str]) -> None:
@@ -230,16 +232,28 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
         ome["image-label"] = _image_label(attributes)
     if path.parent.name == LABELS:
         list_label(path.parent, path.name)
-    for number, level in enumerate(layout.levels):
-        if not (path / str(number) / METADATA).is_file():
-            (path / str(number)).mkdir(parents=True, exist_ok=True)
-            _create_array(path, number, level, layout.channels)
     lead = () if layout.channels is None else (layout.channels,)
     record = {
         "mpp": layout.mpp,
         "downsample": layout.downsample,
         "shapes": [[*lead, extent.height, extent.width] for extent in layout.extents],
     }
+    arrays = {
+        str(number): _array_document(level, layout.channels)
+        for number, level in enumerate(layout.levels)
+    }
+    if (remote := object_path(path)) is not None:
+        there = remote.sizes()
+        files = {f"{name}/{METADATA}": document for name, document in arrays.items()}
+        files[f"{OWN}/{METADATA}"] = EMPTY_ARRAY
+        files = {name: one for name, one in files.items() if remote / name not in there}
+        ours = _ours_document({**attributes, **record}, ome=ome)
+        put_all(remote, {**files, METADATA: ours})
+        return
+    for name, document in arrays.items():
+        if not (path / name / METADATA).is_file():
+            (path / name).mkdir(parents=True, exist_ok=True)
+            write_atomic(path / name / METADATA, document)
     _write_ours(path, {**attributes, **record}, ome=ome)
 
 
@@ -335,14 +349,14 @@ def attributes_of(document: Mapping[str, object], group: Path) -> Mapping[str, o
     return {name: value for name, value in found.items() if name != "format"}
 
 
-def _create_array(path: Path, number: int, level: LevelLayout, channels: int | None) -> None:
+def _array_document(level: LevelLayout, channels: int | None) -> bytes:
     zarr = importlib.import_module("zarr")
     made: dict[str, Any] = {}
     codecs = level.encoding.to_zarr(channels=channels is not None)
     lead = () if channels is None else (channels,)
     zarr.create_array(
         store=zarr.storage.MemoryStore(made),
-        name=str(number),
+        name="0",
         shape=(*lead, level.extent.height, level.extent.width),
         dtype="uint8",
         chunks=(*lead, level.chunk.height, level.chunk.width),
@@ -353,8 +367,8 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
         fill_value=level.fill,
         dimension_names=["y", "x"] if channels is None else ["c", "y", "x"],
     )
-    file = f"{number}/{METADATA}"
-    write_atomic(path / file, made[file].to_bytes())
+    document: bytes = made[f"0/{METADATA}"].to_bytes()
+    return document
 
 
 def _write_ours(
@@ -365,6 +379,9 @@ def _write_ours(
     sync_name: bool = True,
 ) -> None:
     """Write the metadata of a group with the attributes of wsi_seg."""
+    write_atomic(path / METADATA, _ours_document(ours, ome=ome), sync_name=sync_name)
+
+
+def _ours_document(ours: Mapping[str, object], *, ome: Mapping[str, object] | None = None) -> bytes:
     more = {} if ome is None else {"ome": ome}
-    found = {**more, "wsi_seg": {**ours, "format": FORMAT}}
-    write_group(path, found, sync_name=sync_name)
+    return group_document({**more, "wsi_seg": {**ours, "format": FORMAT}})

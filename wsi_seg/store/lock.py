@@ -146,7 +146,8 @@ def _mark(path: Path) -> str:
 @contextmanager
 def _removed_if_empty(folder: Path, *, always: bool = False) -> Iterator[None]:
     """Remove a folder at the end if it was absent, or in any case, and nothing came into it."""
-    there = folder.exists() and not always
+    # In an object store there is no folder to remove.
+    there = object_path(folder) is not None or (folder.exists() and not always)
     try:
         yield
     finally:

@@ -32,6 +32,9 @@ BEAT = 10.0
 
 _ENDING = ".alive"
 
+# A note in an object store that is not kept is written this often.
+_PUTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Note:
@@ -151,19 +154,23 @@ class Presence:
 
     def _announce(self) -> None:
         """Show the note in the object store, if that keeps one of two from writing it."""
-        if (remote := object_path(self._path)) is not None:
+        if (remote := object_path(self._path)) is None:
+            return
+        for _ in range(_PUTS):  # of which one may get lost
             remote.create(self._text)
-            if remote.create(b"another one"):
-                raise OSError(
-                    errno.ENOTSUP,
-                    "this object store does not keep two processes from writing the same object "
-                    "(conditional writes, If-None-Match); write to a folder, then copy it there",
-                )
+            if not remote.create(b"another one"):
+                return
+            remote.unlink(missing_ok=True)
+        raise OSError(
+            errno.ENOTSUP,
+            "this object store does not keep two processes from writing the same object "
+            "(conditional writes, If-None-Match); write to a folder, then copy it there",
+        )
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         with contextlib.suppress(OSError):
-            self._path.unlink()
+            self._path.unlink(missing_ok=True)
         self._leave()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -248,9 +255,9 @@ class Watcher:
     def others(self, own: str) -> Iterator[tuple[str, Note]]:
         """Live processes but one; files of those that have ended are removed."""
         for owner in self.owners():
-            note = self.note(owner)
             if owner == own:
                 continue
+            note = self.note(owner)
             if not self.lives(owner):
                 path = self._folder / f"{owner}{_ENDING}"
                 for file in {path, _locked_file(path)}:

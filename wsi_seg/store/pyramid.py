@@ -32,7 +32,7 @@ class Written:
     rows
         Level, and row in its grid of shards.
     checksums
-        crc32c of each shard's file, by its path inside the group; none for one that is all 0.
+        Checksum of each shard's file, by its path inside the group; none for one that is all 0.
     """
 
     rows: list[ShardRow] = field(default_factory=list)
@@ -201,7 +201,7 @@ def fill_pyramid(
     Returns
     -------
     dict[str, int]
-        crc32c of the shards written, by their paths inside the group.
+        Checksums of the shards written, by their paths inside the group.
     """
     return fill_levels(open_multiscale(path).arrays, nearest=nearest, progress=progress, done=done)
 

@@ -40,7 +40,7 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     Returns
     -------
     int or None
-        crc32c of the file, or None if there is none.
+        Its `shard_checksum`, or None if there is none.
 
     Raises
     ------
@@ -61,8 +61,7 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
             f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
             "then repeat the command to continue"
         ) from error
-    checksum: int = google_crc32c.value(data)
-    return checksum
+    return _joined(*checksum_and_end_of(data))
 
 
 def checksum_and_end_of(content: bytes) -> tuple[int, bytes]:
@@ -84,9 +83,16 @@ def checksum_and_end(path: Path) -> tuple[int, bytes] | None:
 
 
 def shard_checksum(path: Path) -> int | None:
-    """Read a whole shard and return its crc32c, or None if there is no such file."""
+    """Read a whole shard and return its checksum, or None if there is no such file.
+
+    It is the crc32c of the file and then its last bytes, as one number.
+    """
     found = checksum_and_end(path)
-    return None if found is None else found[0]
+    return None if found is None else _joined(*found)
+
+
+def _joined(crc: int, end: bytes) -> int:
+    return crc << 8 * END_BYTES | int.from_bytes(end)
 
 
 class Shard:

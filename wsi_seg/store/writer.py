@@ -19,7 +19,7 @@ from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.digests import files_in, write_digests
 from wsi_seg.store.group import list_label, unlist_label
-from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL, SHARED
 from wsi_seg.store.shards import write_shard
 
 Pixels = NDArray[np.uint8]
@@ -124,7 +124,49 @@ def sync_shard_names(array: LevelArray, row: int) -> None:
 def commit(
     partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
 ) -> None:
-    """Write the digests of finished work, and give it its final name, whole or not at all.
+    """Write the digests of finished work, and give it its final name; see `rename`.
+
+    Parameters
+    ----------
+    partial, final, replace
+        See `rename`.
+    known
+        See `write_digests`.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, or renamed.
+    """
+    seal(partial, known)
+    rename(partial, final, replace=replace)
+
+
+def seal(partial: Path, known: Mapping[str, int] | None = None) -> None:
+    """Write the digests of finished work, the last of its files; see `write_digests`.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    is_local = object_path(partial) is None
+    files = _sweep(partial) if is_local else files_in(partial)
+    files += write_digests(partial, known, files=files)
+    if not is_local:
+        return
+    # Files were synced when they were written, and the names of shards, which are numbers.
+    named = (Path(name) for name in files if name.endswith(".json"))
+    try:
+        sync_all({partial / folder for name in named for folder in name.parents})
+    except OSError as error:
+        raise OutputError(f"cannot write {partial}: {error.strerror or error}") from error
+
+
+def rename(
+    partial: Path, final: Path, *, replace: bool = False, without: Sequence[str] = ()
+) -> None:
+    """Give finished work that has its digests its final name, whole or not at all.
 
     In an object store its metadata, without which nothing counts as complete, come last.
 
@@ -134,8 +176,8 @@ def commit(
         The finished group, and its name to be.
     replace
         Whether a group of that name is replaced; it is removed only after it was renamed too.
-    known
-        See `write_digests`.
+    without
+        Files that are not copied in an object store, nor is what processes share.
 
     Raises
     ------
@@ -143,23 +185,17 @@ def commit(
         If it cannot be renamed, for example because the final name is taken.
     """
     is_local = object_path(partial) is None
-    files = _sweep(partial) if is_local else files_in(partial)
-    files += write_digests(partial, known, files=files)
     old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
-        if is_local:
-            # Files were synced when they were written, and the names of shards, which are numbers.
-            named = (Path(name) for name in files if name.endswith(".json"))
-            sync_all({partial / folder for name in named for folder in name.parents})
-            if not final.parent.is_dir():
-                final.parent.mkdir(parents=True, exist_ok=True)
+        if is_local and not final.parent.is_dir():
+            final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
-        if replace and final.exists():
+        if replace and final.is_dir():
             delete(old)
             if is_local:
                 final.rename(old)
-        move_folder(partial, final, last=METADATA, first=JOURNAL)
+        move_folder(partial, final, last=METADATA, first=JOURNAL, without=(SHARED, *without))
         if replace and is_local and old.exists():
             delete(old)
     except OSError as error:
@@ -188,6 +224,8 @@ def delete(path: Path) -> None:
     removed = _aside(path, "gone")
     try:
         if object_path(path) is not None:
+            # Without its units a journal has nothing that would be taken for done.
+            remove_folder(path / SHARED)
             (path / JOURNAL).unlink(missing_ok=True)
             remove_folder(path, first=METADATA)
             return

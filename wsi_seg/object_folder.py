@@ -1,0 +1,83 @@
+"""Owns work on many objects of an object store at a time: writing and copying folders of them."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import PurePath
+
+from wsi_seg.errors import OutputError
+from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
+
+# Looks at what was written; what is not there is written again.
+_LOOKS = 5
+
+
+def for_each[T, R](path: PurePath, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Do the same for all items: many at a time where each waits for the object store of a path."""
+    if object_path(path) is None:
+        return [work(item) for item in items]
+    with ThreadPoolExecutor(REQUESTS) as threads:
+        return list(threads.map(work, items))
+
+
+def put_all(folder: ObjectPath, files: Mapping[str, bytes]) -> None:
+    """Write new objects of a folder, by their paths in it, and look once whether all are there.
+
+    Raises
+    ------
+    OutputError
+        If one cannot be written.
+    """
+    try:
+        _until_there(
+            folder,
+            {folder / name: len(content) for name, content in files.items()},
+            lambda path: path.put(files["/".join(path.relative_to(folder).parts)]),
+        )
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+
+
+def copy_folder(
+    source: ObjectPath, target: ObjectPath, *, last: str, without: Sequence[str] = ()
+) -> None:
+    """Copy a folder inside of its bucket, and look whether all is there: answers may be wrong.
+
+    Parameters
+    ----------
+    source, target
+        The folder, and its copy.
+    last
+        Object that is copied when all others are there.
+    without
+        Objects and folders that are not copied.
+
+    Raises
+    ------
+    OSError
+        If that fails.
+    """
+    out = [source / name for name in without]
+    sizes = {
+        target / path.relative_to(source): size
+        for path, size in source.sizes().items()
+        if not any(path.is_relative_to(other) for other in out)
+    }
+    mark = {target / last: sizes.pop(target / last)}
+    for some in (sizes, mark):
+        _until_there(target, some, lambda path: (source / path.relative_to(target)).copy_to(path))
+
+
+def _until_there(
+    folder: ObjectPath, sizes: Mapping[ObjectPath, int], write: Callable[[ObjectPath], object]
+) -> None:
+    """Write objects below a folder, of these sizes in bytes, until a listing has all of them."""
+    left = list(sizes)
+    for _ in range(_LOOKS):
+        for_each(folder, write, left)
+        there = folder.sizes()
+        left = [path for path in left if there.get(path) != sizes[path]]
+        if not left:
+            return
+    raise OutputError(f"{left[0]} was written and is not there; repeat the command")
