@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from tests.inference.test_shards import MODEL, Killed, load, run
 from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
 from wsi_seg import object_store as clients
-from wsi_seg.errors import AddressError, OutputError
+from wsi_seg.errors import OutputError
 from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
@@ -122,7 +122,7 @@ def test_a_store_that_stays_away_is_named_and_the_run_goes_on_later(
     monkeypatch.setattr(clients, "_TRIES", 2)
     run(stores, OUT, stop=6)
     gate.rule = lambda _method, _path: "503"
-    with pytest.raises(AddressError, match=r"s3://slides/cases/p.zarr.*after 2 retries") as caught:
+    with pytest.raises(OutputError, match=r"s3://slides/cases/p.zarr.*after 2 retries") as caught:
         run(stores, OUT)
     assert "not-to-be-seen" not in str(caught.value)
     gate.rule = lambda _method, _path: None

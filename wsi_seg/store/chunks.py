@@ -18,6 +18,7 @@ from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.reading.readable import destination
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool
+from wsi_seg.store.names import OWN
 from wsi_seg.store.shards import MISSING, Shard
 
 Pixels = NDArray[np.uint8]
@@ -77,7 +78,10 @@ class _Reading:
         self, array: LevelArray, region: Region, out: Pixels, cache: ChunkCache | None
     ) -> None:
         self._array, self._region, self._out, self._cache = array, region, out, cache
-        self._indices = ChunkCache(_INDEX_BYTES) if cache is None else cache
+        # Where an index costs a request it is kept, unless its shard may be written again.
+        is_kept = object_path(array.path) is not None and OWN not in array.path.parts
+        kept = shared_cache() if is_kept else ChunkCache(_INDEX_BYTES)
+        self._indices = kept if cache is None else cache
 
     def runs(self) -> list[Run]:
         """List the chunks to fetch, few of one shard at a time; those that are kept are pasted."""

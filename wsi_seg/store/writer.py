@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import move_folder, remove_folder, remove_tree
+from wsi_seg.atomic import move_folder, remove_folder, remove_tree, require_writable
 from wsi_seg.durable import sync, sync_all
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import object_path
@@ -224,6 +224,7 @@ def delete(path: Path) -> None:
     removed = _aside(path, "gone")
     try:
         if object_path(path) is not None:
+            require_writable(path)
             # Without its units a journal has nothing that would be taken for done.
             remove_folder(path / SHARED)
             (path / JOURNAL).unlink(missing_ok=True)
