@@ -1,6 +1,9 @@
 """The whole chain on object stores of three kinds: the bytes of folders, whatever fails or ends."""
 
 import random
+import subprocess
+import sys
+import threading
 
 import pytest
 
@@ -84,3 +87,49 @@ def test_kills_and_faults_give_the_bytes_of_a_folder(faults, local, scheme, gate
     assert fetched(out, tmp_path) == digests(local / "calm.zarr")
     assert read_status(out).is_complete
     assert not [path for path in out.sizes() if "partial" in str(path)]
+
+
+def _begun(words):
+    """A command in a process of its own."""
+    return subprocess.Popen([sys.executable, "-m", "wsi_seg", *map(str, words)])
+
+
+def _one_is_killed(words, gate, part):
+    """Two processes share a command; the first one to write what has this in its name is killed."""
+    written = threading.Event()
+
+    def rule(method, path):
+        if method == "PUT" and part in path:
+            written.set()
+
+    gate.rule = rule
+    first = _begun([*words, "--shard", "1/2"])
+    assert written.wait(200)
+    second = _begun([*words, "--shard", "2/2"])
+    first.kill()
+    assert [first.wait(200), second.wait(200)][1] == 0
+    gate.rule = lambda _method, _path: None
+    assert _begun([*words, "--shard", "1/2"]).wait(200) == 0
+
+
+def test_of_two_processes_that_tile_into_a_bucket_one_is_killed(local, tmp_path):
+    with object_store() as gate:
+        root = in_bucket()
+        sent(local / "in", root / "in")
+        words = ("tile", root / "in", "--out", root / "s.zarr")
+        _one_is_killed(words, gate, "/partial/")
+        assert fetched(root / "s.zarr", tmp_path / "s") == digests(local / "s.zarr")
+
+
+def test_of_two_processes_that_export_from_a_bucket_one_is_killed(local, tmp_path):
+    with object_store() as gate:
+        found = sent(local / "p.zarr", in_bucket("p.zarr"))
+        slides = sent(local / "s.zarr", in_bucket("s.zarr"))
+        words = ("export", found, "--slides", slides, "--geojson")
+        _one_is_killed([*words, tmp_path / "shared"], gate, "/turns/")
+        assert command("export", local / "p.zarr", "--geojson", tmp_path / "one").exit_code == 0
+        names = sorted(path.name for path in (tmp_path / "one").glob("*.geojson"))
+        assert len(names) == 2
+        for name in names:
+            same = (tmp_path / "one" / name).read_bytes()
+            assert (tmp_path / "shared" / name).read_bytes() == same

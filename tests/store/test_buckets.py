@@ -32,6 +32,7 @@ def claims(gate):
 
 def test_a_listing_that_stays_behind_is_not_asked_for_ever(gate, claims):
     one, two = claims
+    (ROOT / "shared" / "part.0").write_bytes(b"ended-1-2")
     assert one.take("part")
     app, kept = gate.app, {}
 
