@@ -222,7 +222,7 @@ def infer(
         files = checkpoint or [newest_model(Path("run"))]
         model = read_model(files, combine, card=card, trust=trust)
         if plan:
-            stores = list(slides)
+            stores = list(iter(slides))
             unfinished = {} if overwrite else unfinished_settings(stores, target)
             planned = plan_inference(stores, model, options, unfinished=unfinished)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))

@@ -114,7 +114,7 @@ def infer(
     """
     model = _model(model, card)
     options = options_for(model, options)
-    stores = list(collection)
+    stores = list(iter(collection))
     if cluster is None:
         return infer_with(model, stores, Path(out), options, overwrite=overwrite, progress=progress)
     if options.stage is not None:
