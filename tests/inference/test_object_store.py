@@ -15,7 +15,9 @@ import pytest
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
+from tests.cards import make_card
 from tests.inference.test_shards import MODEL, Killed, load, run
 from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
 from wsi_seg import object_store as clients
@@ -23,7 +25,7 @@ from wsi_seg.errors import OutputError
 from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
-from wsi_seg.inference.run import infer_with
+from wsi_seg.inference.run import infer, infer_with
 from wsi_seg.inference.staged import _Copies
 from wsi_seg.inference.status import read_status
 from wsi_seg.inference.task import StripTask
@@ -240,6 +242,14 @@ def test_what_is_never_kept_ends_with_an_error_and_a_later_run_goes_on(
     gate.rule = lambda _method, _path: None
     run(stores, OUT)
     assert fetched(OUT, tmp_path) == calm
+
+
+def test_slides_are_listed_once(remote, gate, tmp_path):
+    slides = open_collection(in_bucket("s.zarr"))
+    gate.seen.clear()
+    options = InferOptions(overlap=0.0, batch=4, precision="fp32", device="cpu")
+    infer(slides, nn.Conv2d(3, 2, 1), tmp_path / "p.zarr", options, card=make_card("a", "b"))
+    assert gate.seen.count(("GET", f"/{BUCKET}/s.zarr/zarr.json")) == 1
 
 
 def test_a_run_that_ends_does_not_wait_for_the_rest_of_the_next_slide(gate, tmp_path):
