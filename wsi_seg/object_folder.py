@@ -1,5 +1,6 @@
 """Owns work on many objects of an object store at a time: writing and copying folders of them."""
 
+import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
@@ -64,6 +65,8 @@ def copy_folder(
         for path, size in source.sizes().items()
         if not any(path.is_relative_to(other) for other in out)
     }
+    if target / last not in sizes:
+        raise FileNotFoundError(errno.ENOENT, "there is no such object", str(source / last))
     mark = {target / last: sizes.pop(target / last)}
     for some in (sizes, mark):
         _until_there(target, some, lambda path: (source / path.relative_to(target)).copy_to(path))

@@ -176,10 +176,10 @@ def _is_of_a_start(path: Path) -> bool:
 def update_names(path: Path) -> None:
     """List in a collection the slides that it has, for readers of servers that list no folder."""
     # Others may add slides meanwhile, and write what they saw: the last one to write looks again.
-    is_remote, listed = object_path(path) is not None, None
-    if is_remote:
+    listed: object = None
+    if object_path(path) is not None:
         listed = wsi_seg_attributes(path / METADATA).get("slides")
-    known: list[str] = list(map(str, listed)) if isinstance(listed, list) else []
+    known = [str(name) for name in listed] if isinstance(listed, list) else []
     while (found := sorted(slides_in(path, known=known))) != listed:
         _write_collection(path, found)
         listed = known = found
@@ -189,7 +189,8 @@ def slides_in(path: Path, *, known: Iterable[str] = ()) -> Iterator[str]:
     """Names of the complete stores in a folder, in any order; at ``known`` ones nobody looks."""
     whole = set(known)
     if object_path(path) is not None:
-        names = [one.name for one in path.iterdir() if one.name not in (OWN, METADATA)]
+        every = [one.name for one in path.iterdir()]
+        names = [name for name in every if name[0] != "." and name != METADATA]
         looked = for_each(
             path, lambda name: name in whole or (path / name / METADATA).is_file(), names
         )
