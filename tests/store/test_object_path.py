@@ -1,6 +1,7 @@
 """Paths in a bucket: pathlib's language, and conditional writes."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_an_object_is_opened_only_to_be_read(gate):
 
 @pytest.mark.parametrize("scheme", SERVERS)
 def test_a_bucket_that_is_missing_is_named(scheme):
-    missing = place(f"{scheme}://no-such-bucket/a")
+    missing: Any = place(f"{scheme}://no-such-bucket/a")
     with object_store(scheme):
         with pytest.raises(OutputError, match="there is no such bucket"):
             write_atomic(missing, b"")
