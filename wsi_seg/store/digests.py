@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
+from wsi_seg.atomic import is_half_written, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
@@ -121,7 +121,7 @@ def store_digest(group: Path) -> str:
 def group_files(group: Path) -> Iterator[str]:
     """Relative paths of the files of a group that decide its pixels or describe them.
 
-    Its digests, its journal, its labels and unfinished work are left out.
+    Its digests, its journal, its labels, unfinished work and what is half written are left out.
     """
     for folder, folders, files in group.walk():
         if folder == group:
@@ -135,5 +135,5 @@ def group_files(group: Path) -> Iterator[str]:
         for name in files:
             path = (folder / name).relative_to(group).as_posix()
             # Lines of a journal are in the order in which workers were done.
-            if path not in (DIGESTS, JOURNAL):
+            if path not in (DIGESTS, JOURNAL) and not is_half_written(name):
                 yield path

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_seg.atomic import write_atomic
+from wsi_seg.atomic import is_half_written, write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
 from wsi_seg.object_path import REQUESTS, object_path
@@ -165,7 +165,7 @@ def create_collection(path: Path) -> None:
 
 def _is_of_a_start(child: Path) -> bool:
     """Whether commands that are starting, or a kill amid a start, leave this in a folder."""
-    return child.name == OWN or child.name.endswith(".partial")
+    return child.name == OWN or is_half_written(child.name)
 
 
 def update_names(path: Path) -> None:

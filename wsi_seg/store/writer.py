@@ -11,7 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import move_folder, remove_folder, remove_tree, sync, sync_tree
+from wsi_seg.atomic import (
+    is_half_written,
+    move_folder,
+    remove_folder,
+    remove_tree,
+    sync,
+    sync_tree,
+)
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
@@ -200,10 +207,10 @@ def _aside(path: Path, mark: str) -> Path:
 
 
 def _sweep(group: Path) -> None:
-    """Remove files that a kill left under the temporary names of zarr-python's writes and ours."""
+    """Remove files that a kill left half written."""
     for folder, _, files in os.walk(group):
         for name in files:
-            if name.endswith((".tmp", ".partial")):
+            if is_half_written(name):
                 (Path(folder) / name).unlink(missing_ok=True)
 
 
