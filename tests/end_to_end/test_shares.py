@@ -50,7 +50,7 @@ def share(words, folder, *, killed=False):
     shards = [[*words, "--shard", f"{number}/3"] for number in (1, 2, 3)]
     children = [start(shard) for shard in shards]
     if killed:
-        while children[0].exitcode is None and not list(folder.rglob("turns/*/*/result.json")):
+        while children[0].exitcode is None and not list(folder.rglob("turns/*/*.result")):
             time.sleep(0.002)
         children[0].kill()
         children[0].join()

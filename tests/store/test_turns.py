@@ -37,7 +37,7 @@ class Folder:
             raise SlideError(f"{name} cannot be read")
         return name.upper()
 
-    def share(self, shard, *, stop=None, at_end=False, at_once=1):
+    def share(self, shard, *, stop=None, at_end=False):
         """Do a share as a process does; stop after so many slides, or in the middle of the end."""
         left = [stop]
 
@@ -55,7 +55,6 @@ class Folder:
                 shard,
                 self.sizes,
                 options={"a": Path("b")},
-                at_once=at_once,
                 is_current=lambda name, result: name not in self.stale,
                 progress=Silent(),
             ) as turns,
@@ -94,14 +93,13 @@ def test_any_kills_lose_one_slide_each_and_the_end_is_made_once(sizes, count, ev
         assert len(folder.ends) == 1
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_of_processes_at_once_none_does_what_another_does(tmp_path, at_once):
+def test_of_processes_at_once_none_does_what_another_does(tmp_path):
     folder = Folder(tmp_path, {f"slide{number}": number for number in range(40)})
     barrier = threading.Barrier(6)
 
     def share(number):
         barrier.wait()
-        folder.share(Shard(number % 3 + 1, 3), at_once=at_once)  # two have the same share
+        folder.share(Shard(number % 3 + 1, 3))  # two have the same share
 
     threads = [threading.Thread(target=share, args=(number,)) for number in range(6)]
     for thread in threads:

@@ -163,10 +163,10 @@ class _Batch:
             options={
                 "codec": str(options.codec),
                 "opening": asdict(options.opening),
+                "mpp": options.mpp,
                 "inside": options.inside and options.inside.description,
             },
             is_current=lambda name, _: (self._out / name / METADATA).is_file(),
-            at_once=self._workers,
             progress=self._progress,
         ) as turns:
             for some in turns:
@@ -178,7 +178,7 @@ class _Batch:
         total = sum(source_bytes(path) for path in names)
         self._progress.start("tile", total / 1e6, "MB")
         with ThreadPoolExecutor(self._workers, thread_name_prefix="wsi-tile") as pool:
-            jobs: dict[Future[TiledSlide], Path] = {
+            jobs: dict[Future[TiledSlide | None], Path] = {
                 pool.submit(self._noted, path, name, turns): path for path, name in names.items()
             }
             try:
@@ -191,9 +191,10 @@ class _Batch:
                 raise
         self._progress.finish()
 
-    def _collect(self, job: Future[TiledSlide], path: Path) -> None:
+    def _collect(self, job: Future[TiledSlide | None], path: Path) -> None:
         try:
-            self.done.append(job.result())
+            if (found := job.result()) is not None:
+                self.done.append(found)
         except WsiSegError as error:
             logger.info("%s failed: %s", path, error)
             self.failures[path] = error
@@ -203,12 +204,16 @@ class _Batch:
                 f"{path}: unexpected {type(error).__name__}: {error}; this is a defect of wsi_seg"
             )
 
-    def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide:
+    def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide | None:
+        """Tile a slide; None where another process has it, or has done it."""
         if turns is None:
             return self._tile(path, name)
-        with turns.noting(name) as note:
+        with turns.turn(name) as keep:
+            if keep is None:
+                self._advance(source_bytes(path))
+                return None
             found = self._tile(path, name)
-            note(name)
+            keep(name)
         return found
 
     def _tile(self, path: Path, name: str) -> TiledSlide:
