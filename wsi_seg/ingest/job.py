@@ -79,18 +79,10 @@ class SlideJob:
         self.source_bytes = source_bytes(slide.path)
         self._slide, self._name, self._options = slide, name, options
         self._final, self._partial = out / name, out / PARTIAL / name
-        shown = options.opening.window
-        self._info = StoreInfo(
-            source=SourceInfo(
-                name=source_name(slide.path),
-                bytes=self.source_bytes,
-                sha256_of_ends=source_digest(slide.path),
-            ),
-            codec=str(options.codec),
+        self._info = replace(
+            _asked(slide.path, options),
             scene=slide.scene,
-            window=None if shown is None else (shown.low, shown.high),
             icc=slide.icc if isinstance(slide, IccSlide) else None,
-            inside=None if options.inside is None else options.inside.description,
             slice_mm=slide.slice_mm,
             mpp_source=slide.mpp_source,
             reader=slide.format,
@@ -197,19 +189,26 @@ def tiled_before(
     if object_path(path) is None or options.overwrite or not (final / METADATA).is_file():
         return None
     store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
-    info, nbytes, shown = store.info, source_bytes(path), opening.window
-    source = SourceInfo(source_name(path), nbytes, source_digest(path))
-    same_mpp = info.mpp_source != "option" if mpp is None else store.image.slide_mpp == mpp
-    same = (info.source, info.codec, info.window, info.icc is not None, info.inside) == (
-        source,
-        str(options.codec),
-        None if shown is None else (shown.low, shown.high),
-        opening.icc,
-        None if options.inside is None else options.inside.description,
+    there, known = store.image.slide_mpp, store.info
+    # Scene and profile are those of the slide, if these are what was asked for.
+    asked = replace(_asked(path, options), scene=known.scene, icc=known.icc)
+    same = asked.settings(there if mpp is None else mpp) == known.settings(there)
+    same = same and opening.scene in (None, str(known.scene))
+    same = same and opening.icc == (known.icc is not None)
+    if not same or (mpp is None and known.mpp_source == "option"):
+        return None
+    return TiledSlide.of(store, source_bytes(path), skipped=True)
+
+
+def _asked(path: Path, options: TileOptions) -> StoreInfo:
+    """Collect what is stored about a slide, as far as its file and the options decide it."""
+    shown = options.opening.window
+    return StoreInfo(
+        source=SourceInfo(source_name(path), source_bytes(path), source_digest(path)),
+        codec=str(options.codec),
+        window=None if shown is None else (shown.low, shown.high),
+        inside=None if options.inside is None else options.inside.description,
     )
-    if same and same_mpp and opening.scene in (None, str(info.scene)):
-        return TiledSlide.of(store, nbytes, skipped=True)
-    return None
 
 
 def _checksums(unit: Unit) -> list[int | None]:

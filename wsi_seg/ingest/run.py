@@ -29,6 +29,7 @@ from wsi_seg.store.layout import (
     create_collection,
     update_names,
 )
+from wsi_seg.store.lock import sharing
 from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.own import remove_own_folder
 from wsi_seg.store.turns import Turns, taking_turns
@@ -86,6 +87,8 @@ def tile_slides(
         If there is no slide, or the only one fails.
     OutputError
         If the collection cannot be written.
+    BusyError
+        If another command is at work in it.
     BatchError
         If all slides fail.
 
@@ -101,25 +104,19 @@ def tile_slides(
         raise ConfigError(
             f"got --shard {shard} with --overwrite; expected it alone: choose another --out"
         )
-    is_new = shard is None and not (out / METADATA).exists()
-    create_collection(out)
     started = time.perf_counter()
     options = TileOptions(codec, opening, overwrite, found.mpp, found.inside)
     batch = _Batch(out, options, workers, stage, progress)
     elsewhere = 0
     if shard is None:
-        batch.run(found.names)
+        with sharing(out, "wsi-seg tile"):
+            batch.run_all(found.names)
     else:
+        create_collection(out)
         elsewhere = batch.run_share(found.names, shard)
-    done, failures = batch.done, batch.failures
-    remove_if_empty(out)
-    if is_new and not done and not (out / PARTIAL).exists():
-        (out / METADATA).unlink()
-        remove_own_folder(out)
-        with contextlib.suppress(OSError):  # it was there before, or is held by the command
-            out.rmdir()
-    else:
+        remove_if_empty(out)
         update_names(out)
+    done, failures = batch.done, batch.failures
     errors = {found.names[path]: error for path, error in failures.items()}
     errors |= found.clashes
     if len(errors) == 1 and not done:
@@ -150,6 +147,19 @@ class _Batch:
         self._lock = threading.Lock()
         self.done: list[TiledSlide] = []
         self.failures: dict[Path, WsiSegError] = {}
+
+    def run_all(self, names: Mapping[Path, str]) -> None:
+        """Tile slides; a collection is not made where all of them fail."""
+        out = self._out
+        is_new = not (out / METADATA).exists()
+        create_collection(out)
+        self.run(names)
+        remove_if_empty(out)
+        if is_new and not self.done and not (out / PARTIAL).exists():
+            (out / METADATA).unlink()
+            remove_own_folder(out)
+        else:
+            update_names(out)
 
     def run_share(self, names: Mapping[Path, str], shard: Shard) -> int:
         """Tile a share of slides, then what others have left; count those left to others."""
