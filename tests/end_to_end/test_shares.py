@@ -158,6 +158,33 @@ def test_export(work, tmp_path, killed):
     assert [found[name] for name in tables] == [expected[name] for name in tables]
 
 
+@pytest.mark.parametrize("option", ["--bbox", "--inside"])
+def test_a_part_of_slides(work, tmp_path, option):
+    part = [option, "20,10,60,40" if option == "--bbox" else work / "polygons/a.geojson"]
+    calm, many = tmp_path / "calm", tmp_path / "many"
+    for folder in (calm, many):
+        shutil.copytree(work / "pred.zarr", folder / "pred.zarr")
+
+    def commands(folder):
+        pred = folder / "pred.zarr"
+        return [
+            (folder / "s.zarr", ["tile", work / "slides", "--out", folder / "s.zarr", *part]),
+            (pred, ["evaluate", pred, "--truth", work / "store.zarr", "--threshold", 0.5,
+                    "--out", folder / "scores", *part]),
+            (pred, ["export", pred, "--geojson", folder / "g", "--rle", folder / "r.csv", *part]),
+        ]  # fmt: skip
+
+    for _, words in commands(calm):
+        assert one(words) == 0
+    for folder, words in commands(many):
+        assert share(words, folder) == [0, 0, 0]
+    assert content(many) == content(calm)
+    whole = digests(work / "plain.zarr")
+    assert any(
+        whole.get(name.removeprefix("s.zarr/")) != one for name, one in content(calm).items()
+    )
+
+
 def test_a_slide_that_fails_fails_its_own_share_and_is_in_the_scores(work, tmp_path):
     store, out = tmp_path / "store.zarr", tmp_path / "scores"
     many = tmp_path / "many.zarr"
