@@ -7,21 +7,15 @@ Of a network file system only renames and fsyncs are relied on.
 import contextlib
 import errno
 import os
-import re
 import shutil
-import socket
-import threading
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import OutputError
+from wsi_seg.half_written import partial_path
 from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
-
-# Bytes of a name that usual file systems take.
-LONGEST_NAME = 255
 
 # Looks at what was copied in an object store; what is not there is copied again.
 _COPIES = 5
@@ -108,8 +102,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for left in (partial, old):  # by a kill
             remove_tree(left)
         partial.mkdir(parents=True)
-        yield partial
-        sync_tree(partial)
+        with requiring_same(partial) as require_same:
+            yield partial
+            sync_tree(partial)
+            require_same()
         if path.exists():
             path.rename(old)
         partial.rename(path)
@@ -121,6 +117,37 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
+    """Give a check that raises once a folder was removed, or another one has its name.
+
+    That happens to a process that is suspended for so long that others take it for ended.
+
+    Parameters
+    ----------
+    folder
+        What this process has made, to give it another name; in an object store nothing is checked.
+    """
+    if object_path(folder) is not None:
+        yield lambda: None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)  # while it is open, no other one has its number
+
+    def require_same() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return
+        raise OutputError(
+            f"{folder} was removed, or begun again, by another process, which took this one for "
+            "ended, as it gave no sign for a while; repeat the command"
+        )
+
+    try:
+        yield require_same
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(path: Path) -> None:
@@ -142,40 +169,6 @@ def require_writable(path: Path) -> None:
             f"cannot write {without_secrets(str(path))}: this is written to folders of this "
             "machine only; choose one, and copy it there afterwards"
         )
-
-
-def partial_path(path: Path) -> Path:
-    """Name under which this thread writes a file; a kill may leave it, see `partials_in`.
-
-    It ends in ``.partial``. No other thread or process has it, on this machine or another one, so
-    two that write one file do not write into each other's.
-    """
-    mark = partial_mark(socket.gethostname(), os.getpid())
-    own = f"{threading.get_native_id():x}.{mark}"
-    name = f".{path.name}.{own}.partial"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{own}.partial"
-    return path.with_name(name)
-
-
-def partial_mark(host: str, pid: int) -> str:
-    """Eight digits before ``.partial`` in the names of all files that a process writes."""
-    return f"{zlib.crc32(f'{host} {pid}'.encode()):08x}"
-
-
-def is_half_written(name: str) -> bool:
-    """Whether a file is being written, or was when its process was killed, by us or by zarr."""
-    return name.endswith((".partial", ".tmp"))
-
-
-def partials_in(folder: Path) -> dict[Path, str]:
-    """Find files that are half written, or were left so, and the mark of their process."""
-    found = {}
-    for path in folder.glob(".*.partial"):
-        mark = path.name.split(".")[-2]
-        if re.fullmatch(r"[0-9a-f]{8}", mark):  # others are written otherwise
-            found[path] = mark
-    return found
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:

@@ -14,7 +14,6 @@ import pytest
 import tifffile
 
 from tests.makers.coordinates import write_coordinate_tiff
-from wsi_seg.atomic import partial_mark
 from wsi_seg.errors import (
     BatchError,
     ConfigError,
@@ -25,6 +24,7 @@ from wsi_seg.errors import (
     WsiSegError,
 )
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.half_written import partial_mark
 from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides

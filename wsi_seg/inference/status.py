@@ -20,6 +20,7 @@ from wsi_seg.store.status import (
     CommandStatus,
     ProcessStatus,
     SlideStatus,
+    State,
     of_verb,
     processes_in,
     seconds_at_work,
@@ -116,7 +117,7 @@ class _Prediction:
             return SlideStatus(
                 name, "failed", strips=strips, strips_done=done, reason=failures[name]
             )
-        state = "stopped" if self.begun else "waiting"
+        state: State = "stopped" if self.begun else "waiting"
         return SlideStatus(name, state, strips=strips, strips_done=done)
 
 

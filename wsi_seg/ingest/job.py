@@ -37,6 +37,7 @@ from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
+from wsi_seg.store.turns import Turn
 from wsi_seg.store.writer import commit, delete, write_rows
 
 
@@ -75,9 +76,11 @@ class Unit:
 class SlideJob:
     """One slide while it is written to the collection."""
 
-    def __init__(self, slide: Slide, name: str, out: Path, options: TileOptions) -> None:
+    def __init__(
+        self, slide: Slide, name: str, out: Path, options: TileOptions, turn: Turn | None = None
+    ) -> None:
         self.source_bytes = source_bytes(slide.path)
-        self._slide, self._name, self._options = slide, name, options
+        self._slide, self._name, self._options, self._turn = slide, name, options, turn
         self._final, self._partial = out / name, out / PARTIAL / name
         self._info = replace(
             _asked(slide.path, options),
@@ -115,6 +118,7 @@ class SlideJob:
         require_allowed(attributes)
         journal_path = self._partial / JOURNAL
         journal = Journal(journal_path, self._settings)
+        self._require_mine()
         if not journal.done:
             # Nothing is lost, and whatever a kill left half made is gone.
             delete(self._partial)
@@ -144,10 +148,16 @@ class SlideJob:
         done = self._journal.done.get(unit.key)
         if done is not None and done == _checksums(unit):
             return
+        self._require_mine()
         self._journal.record(unit.key, self._write(unit))
+
+    def _require_mine(self) -> None:
+        if self._turn is not None:
+            self._turn.require_mine()
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
+        self._require_mine()
         delete(self._partial / LABELS)
         image = open_multiscale(self._partial)
         write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)

@@ -32,8 +32,8 @@ from wsi_seg.store.layout import (
 from wsi_seg.store.lock import sharing
 from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.own import remove_own_folder
-from wsi_seg.store.turns import Turns, taking_turns
-from wsi_seg.store.writer import remove_if_empty
+from wsi_seg.store.turns import Turn, Turns, taking_turns
+from wsi_seg.store.writer import delete, remove_if_empty
 
 logger = logging.getLogger(__name__)
 
@@ -218,15 +218,17 @@ class _Batch:
         """Tile a slide; None where another process has it, or has done it."""
         if turns is None:
             return self._tile(path, name)
-        with turns.turn(name) as keep:
-            if keep is None:
+        found = None
+        with turns.turn(name) as turn:
+            if turn is None:
                 self._advance(source_bytes(path))
-                return None
-            found = self._tile(path, name)
-            keep(name)
+            else:
+                found = self._tile(path, name, turn)
+        if turn is not None and found is None and (self._out / name / METADATA).is_file():
+            delete(self._out / PARTIAL / name)  # what this process wrote after another was done
         return found
 
-    def _tile(self, path: Path, name: str) -> TiledSlide:
+    def _tile(self, path: Path, name: str, turn: Turn | None = None) -> TiledSlide:
         opening = self._options.opening
         mpp = self._options.mpp.get(name, opening.mpp)
         if (known := tiled_before(path, self._out / name, self._options, mpp)) is not None:
@@ -237,7 +239,7 @@ class _Batch:
             open_slide(local, mpp=mpp, window=opening.window, scene=opening.scene) as file,
         ):
             slide = converted(file) if opening.icc else file
-            job = SlideJob(slide, name, self._out, self._options)
+            job = SlideJob(slide, name, self._out, self._options, turn)
             if job.present():
                 self._advance(job.source_bytes)
                 return job.report(skipped=True)

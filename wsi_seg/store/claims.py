@@ -62,6 +62,10 @@ class Claims:
             # What was taken over had been given back, and perhaps taken by another one since.
             self._path(part, number + 1).unlink()
 
+    def has(self, part: str) -> bool:
+        """Whether this process has a part; another one may have taken it for ended."""
+        return self._last(part)[1] == self._owner
+
     def holder(self, part: str) -> str | None:
         """Live process that has a part, empty where it has not said its name; None for none."""
         number, owner = self._last(part)

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wsi_seg.atomic import is_half_written, write_atomic
+from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.half_written import is_half_written
 from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, OWN

@@ -16,8 +16,8 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import partial_path
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.half_written import partial_path
 from wsi_seg.object_path import object_path
 from wsi_seg.shared_files import opened_again
 

@@ -219,23 +219,23 @@ def shared_commands(folder: Path) -> list[CommandStatus]:
 class _Turn:
     """What was found of a slide: who has it and since when, and what became of it."""
 
-    holder: str | None
-    since: float | None
+    claim: tuple[str, float] | None
     outcome: Outcome | None
 
     @property
     def holders(self) -> frozenset[str]:
-        return frozenset() if self.holder is None or self.outcome else frozenset({self.holder})
+        return frozenset() if self.claim is None or self.outcome else frozenset({self.claim[0]})
 
     def status(self, name: str, live: set[str], files: TurnFiles) -> SlideStatus:
         if self.outcome == "result":
             return SlideStatus(name, "done")
         if self.outcome == "failure":
             return SlideStatus(name, "failed", reason=str(files.read(name, "failure") or ""))
-        if self.holder is None:
+        if self.claim is None:
             return SlideStatus(name, "waiting")
-        if self.holder in live:
-            return SlideStatus(name, "running", (self.holder,), self.since)
+        holder, since = self.claim
+        if holder in live:
+            return SlideStatus(name, "running", (holder,), since)
         return SlideStatus(name, "stopped")
 
 
@@ -244,8 +244,7 @@ def _command(folder: Path, verb: str, files: TurnFiles) -> CommandStatus:
         claims = claims_in(files.claims)  # first: what is done meanwhile has an outcome then
         outcomes = files.outcomes()
         return {
-            name: _Turn(*claims.get(part, (None, None)), outcomes.get(name))
-            for name, part in files.parts.items()
+            name: _Turn(claims.get(part), outcomes.get(name)) for name, part in files.parts.items()
         }
 
     found, processes = settled(folder, look)

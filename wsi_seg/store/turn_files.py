@@ -57,7 +57,7 @@ class TurnFiles:
         return {
             name: outcome
             for name, part in self.parts.items()
-            for outcome in _OUTCOMES
+            for outcome in reversed(_OUTCOMES)  # a result counts where there are both
             if f"{part}.{outcome}" in names
         }
 

@@ -11,10 +11,11 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.batch import Batch, run_each
-from wsi_seg.errors import OutputError, WsiSegError
+from wsi_seg.errors import BusyError, OutputError, WsiSegError
 from wsi_seg.progress import Progress
 from wsi_seg.shard import Shard
 from wsi_seg.store.claims import Claims
@@ -31,6 +32,30 @@ _WAIT, _LONGEST_WAIT = 0.5, 8.0
 # What comes after the last slide is claimed as slides are, and so is a share; no slide has such
 # names.
 _END, _SHARE = "end", "share"
+
+
+@dataclass(slots=True)
+class Turn:
+    """A slide while a process has it.
+
+    Parameters
+    ----------
+    name
+        Of the slide.
+    is_mine
+        Asks whether this process still has it.
+    result
+        What is kept of it, as JSON values.
+    """
+
+    name: str
+    is_mine: Callable[[], bool]
+    result: object = None
+
+    def require_mine(self) -> None:
+        """Raise a `BusyError` if another process has the slide, as it took this one for ended."""
+        if not self.is_mine():
+            raise BusyError(f"{self.name} was taken over by another process")
 
 
 class Turns:
@@ -105,14 +130,17 @@ class Turns:
             wait = min(wait * 1.5, _LONGEST_WAIT)
 
     @contextmanager
-    def turn(self, name: str) -> Iterator[Callable[[object], None] | None]:
+    def turn(self, name: str) -> Iterator["Turn | None"]:
         """Take a slide, and keep its result, or why it failed.
+
+        Nothing is kept, nor raised, where another process has taken the slide over meanwhile: it
+        took this one for ended, which was suspended.
 
         Yields
         ------
-        Callable or None
-            Takes the result, as JSON values, once the slide is done; None where the slide is not
-            for this process: another one has it, or has done it.
+        Turn or None
+            Takes the result, once the slide is done; None where the slide is not for this process:
+            another one has it, or has done it.
         """
         part = self._files.parts[name]
         if self._files.has_outcome(name) or not self._take(part):
@@ -123,14 +151,18 @@ class Turns:
             yield None
             return
         self._tried.add(name)
-        found: list[object] = []
+        turn = Turn(name, lambda: self._claims.has(part))
         try:
-            yield found.append
+            yield turn
         except WsiSegError as error:
+            if not turn.is_mine():
+                return
             self._files.write(name, "failure", str(error))
             self._claims.give_back(part)
             raise
-        self._files.write(name, "result", found[0])
+        if not turn.is_mine():
+            return
+        self._files.write(name, "result", turn.result)
         with self._lock:  # slides may be done by several threads
             self._work += self._files.slides[name]
             self._files.note_work(self._presence.id, self._work)
@@ -146,11 +178,11 @@ class Turns:
         batch: Batch[R] = Batch({}, {})
 
         def attempt(name: str) -> R | None:
-            with self.turn(name) as keep:
-                if keep is None:
-                    return None
-                found = work(name)
-                keep(to_json(found))
+            found = None
+            with self.turn(name) as turn:
+                if turn is not None:
+                    found = work(name)
+                    turn.result = to_json(found)
             return found
 
         for names in self:

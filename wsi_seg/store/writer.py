@@ -1,6 +1,7 @@
 """Owns writing pixels: strips of shards, each complete or absent, and the last rename."""
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.atomic import (
-    is_half_written,
     move_folder,
     remove_folder,
     remove_tree,
@@ -20,6 +20,7 @@ from wsi_seg.atomic import (
     sync_tree,
 )
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.half_written import is_half_written
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
@@ -112,9 +113,12 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
             written = list(threads.map(write, range(len(shards))))
     if any(checksum is not None for checksum in written):
         folder = array.shard_path(y // array.shard.height, 0)
-        while folder != array.path:  # a new name is on the disk when its folder is
-            folder = folder.parent
-            sync(folder)
+        try:
+            while folder != array.path:  # a new name is on the disk when its folder is
+                folder = folder.parent
+                sync(folder)
+        except OSError as error:
+            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
     return written
 
 
@@ -137,13 +141,13 @@ def commit(
     Raises
     ------
     OutputError
-        If it cannot be renamed, for example because the final name is taken.
+        If it cannot be renamed, for example because the final name is taken, or another process
+        has done it, which took this one for ended.
     """
     is_local = object_path(partial) is None
     if is_local:
         _sweep(partial)
     write_digests(partial, known)
-    old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
         if is_local:
             # Shards, whose names are numbers, were synced when written.
@@ -151,17 +155,32 @@ def commit(
         final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
-        if replace and final.exists():
-            delete(old)
-            if is_local:
-                final.rename(old)
-        move_folder(partial, final, last=METADATA, first=JOURNAL)
-        if replace and is_local:
-            delete(old)
+        _rename(partial, final, replace=replace)
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
+
+
+def _rename(partial: Path, final: Path, *, replace: bool) -> None:
+    """Give a group its name; what has it already is, on disks, removed after that."""
+    if not (partial / METADATA).is_file():  # this process may have been suspended
+        raise OSError(errno.ENOENT, "another process has done so, which took this one for ended")
+    old = final
+    if replace and object_path(final) is None and final.exists():
+        old = _aside(partial.with_name(final.name), "old")
+        delete(old)
+        final.rename(old)
+    elif replace:
+        delete(final)
+    try:
+        move_folder(partial, final, last=METADATA, first=JOURNAL)
+    except OSError:
+        if old.exists() and not final.exists():
+            old.rename(final)
+        raise
+    if old != final:
+        delete(old)
 
 
 def remove_if_empty(group: Path) -> None:
