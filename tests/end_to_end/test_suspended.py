@@ -15,13 +15,16 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.test_shares import content, work  # noqa: F401 (a fixture)
+from tests.inference.test_shards import run as predict
 from wsi_seg.cli.app import main
-from wsi_seg.store import presence
+from wsi_seg.errors import WsiSegError
+from wsi_seg.shard import Shard
+from wsi_seg.store import open_collection, presence
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
     ["wsi_seg.cli.app", "wsi_seg.ingest.run", "wsi_seg.masks.annotate", "wsi_seg.exporting.run",
-     "wsi_seg.evaluation.share"]
+     "wsi_seg.evaluation.share", "tests.inference.test_shards"]
 )  # fmt: skip
 
 
@@ -40,6 +43,13 @@ def run(words, said, moment):
         fsync(descriptor)
 
     os.fsync = count
+    if words[0] == "infer":
+        _, store, out = words
+        try:
+            predict(list(open_collection(store)), out, Shard(1, 1)).require_whole()
+        except WsiSegError as error:  # as the command does
+            sys.exit(f"error: {error}")
+        return
     sys.argv = ["wsi-seg", *map(str, words), "--shard", "1/1"]
     main()
 
@@ -82,6 +92,8 @@ def commands(verb, work, folder):  # noqa: F811
     if verb == "annotate":
         shutil.copytree(work / "plain.zarr", folder / "s.zarr")
         return ["annotate", folder / "s.zarr", work / "polygons"], ["s.zarr"]
+    if verb == "infer":
+        return ["infer", work / "plain.zarr", folder / "p.zarr"], ["p.zarr"]
     shutil.copytree(work / "pred.zarr", folder / "p.zarr")
     if verb == "evaluate":
         words = ["--truth", work / "store.zarr", "--threshold", 0.5, "--maps"]
@@ -92,13 +104,13 @@ def commands(verb, work, folder):  # noqa: F811
     return ["export", folder / "p.zarr", *words], ["g", "z", "r", "p.zarr"]
 
 
-def complete(folder):
-    """What is ever read; a label that was begun may be left for the next one to remove."""
-    slides = "/.wsi_seg/partial/"
-    return {name: one for name, one in content(folder).items() if slides not in name}
+def complete(folder, verb=""):
+    """What is ever read: what infer or a label leaves unfinished is removed by the next one."""
+    unfinished = ".wsi_seg/partial/" if verb == "infer" else "/.wsi_seg/partial/"
+    return {name: one for name, one in content(folder).items() if unfinished not in name}
 
 
-@pytest.fixture(params=["tile", "annotate", "evaluate", "export"])
+@pytest.fixture(params=["tile", "annotate", "infer", "evaluate", "export"])
 def verb(request):
     return request.param
 
@@ -117,7 +129,7 @@ def require_calm(verb, work, folder, moments):  # noqa: F811
         inside.mkdir()
         words, leaves = commands(verb, work, inside)
         stopped += suspend(words, inside, moment)
-        found = {name: complete(inside / name) for name in leaves}
+        found = {name: complete(inside / name, verb) for name in leaves}
         assert found == expected, f"{verb} suspended at {moment}"
         child = start(words, inside / "again.txt")
         child.join()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
-from wsi_seg.errors import BusyError, ConfigError, StoreNotFoundError
+from wsi_seg.errors import BatchError, BusyError, ConfigError, StoreNotFoundError
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
@@ -203,6 +203,24 @@ def test_what_cannot_be_shared_is_refused(stores, tmp_path):
         infer_with(MODEL, stores, tmp_path / "p", options, overwrite=True, progress=Silent())
     with pytest.raises(StoreNotFoundError, match=r"no collection at .*none; expected one that"):
         read_status(tmp_path / "none")
+
+
+def test_a_shard_with_another_overlap_is_refused_while_one_is_at_work_and_leaves_its_slides(
+    stores, tmp_path
+):
+    out, there = tmp_path / "p", Note.own("wsi-seg infer", shard="1/2", options="another run")
+    assert run(stores, out, Shard(1, 2), stop=18) is None
+    with pytest.raises(BatchError, match="overlap") as caught:
+        run([one for one in stores if one.name == "tall"], out, Shard(1, 1), overlap=0.25)
+    assert "unfinished work with other settings" in caught.value.failures["tall"]
+    file = out / RUN / "node7-1-0.alive"
+    file.write_text(json.dumps(asdict(replace(there, host="node7", kernel="of node7"))))
+    with pytest.raises(BusyError, match="other options or other slides"):
+        run(stores, out, Shard(2, 2))
+    file.unlink()
+    run(stores, out, Shard(1, 1))
+    run(stores, tmp_path / "calm")
+    assert digests(out) == digests(tmp_path / "calm")
 
 
 def test_another_verb_is_kept_off_while_a_shard_is_at_work(stores, tmp_path):

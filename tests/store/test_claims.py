@@ -137,7 +137,8 @@ def test_an_owner_is_taken_for_gone_only_where_its_claim_did_not_change_hands(ow
     assert other.claims.holder("a") == other.presence.id
 
 
-def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
+@pytest.mark.parametrize("clock", [1e9, 4e9], ids=["years behind", "years ahead"])
+def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch, clock):
     monkeypatch.setattr(presence_module, "_kernel", lambda: "")  # as on another machine
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -146,8 +147,8 @@ def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
     assert not two.claims.take("a")
     now[0] = 59.0
     assert not two.claims.take("a")
-    now[0] = 200.0  # a sign, though the clock of the other machine is years behind
-    os.utime(one.presence.folder / f"{one.presence.id}.alive", (1e9, 1e9))
+    now[0] = 200.0  # a sign, whatever the clock of the other machine says
+    os.utime(one.presence.folder / f"{one.presence.id}.alive", (clock, clock))
     assert not two.claims.take("a")
     now[0] = 261.0
     assert two.claims.take("a")

@@ -29,6 +29,9 @@ from wsi_seg.store.writer import delete
 # Seconds between two looks at what other processes do: the first time, and at most.
 _WAIT, _LONGEST_WAIT = 0.5, 8.0
 
+# Least seconds from one note of how much is done to the next.
+_NOTES = 1.0
+
 # What comes after the last slide is claimed as slides are, and so is a share; no slide has such
 # names.
 _END, _SHARE = "end", "share"
@@ -87,7 +90,7 @@ class Turns:
         self._files, self._presence, self._progress = files, presence, progress
         self._claims = Claims(files.claims, presence)
         self._slides, self._tried = list(files.slides), set[str]()
-        self._work, self._lock = 0.0, threading.Lock()
+        self._work, self._next_note, self._lock = 0.0, 0.0, threading.Lock()
         self._mine, self._share = shard.pick(files.slides), f"{_SHARE}-{shard.number}-{shard.count}"
         mine = set(self._mine)
         for name, outcome in files.outcomes().items():
@@ -165,7 +168,9 @@ class Turns:
         self._files.write(name, "result", turn.result)
         with self._lock:  # slides may be done by several threads
             self._work += self._files.slides[name]
-            self._files.note_work(self._presence.id, self._work)
+            if time.monotonic() >= self._next_note:  # small slides are done many a second
+                self._files.note_work(self._presence.id, self._work)
+                self._next_note = time.monotonic() + _NOTES
         self._claims.give_back(part)
 
     def run[R](
