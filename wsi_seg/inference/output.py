@@ -119,7 +119,17 @@ class SlideOutput:
                     self.complete = True
                 else:
                     self._create_group(card, training)
-                    Journal(path, self._settings, owner=self._own, parts=self._parts)
+                    if self._still_begins():
+                        Journal(path, self._settings, owner=self._own, parts=self._parts)
+                        self._still_begins()
+
+    def _still_begins(self) -> bool:
+        """Whether no other process has taken the beginning over, as if this one had ended."""
+        if self._claims.has(_BEGIN):
+            return True
+        if _BEGIN not in self._claims.held():  # it has finished the slide: this is left alone
+            delete(self._partial)
+        return False
 
     def _create_group(self, card: ModelCard, training: Mapping[str, object]) -> None:
         attributes = PredictionInfo(

@@ -161,7 +161,7 @@ class SlideJob:
         delete(self._partial / LABELS)
         image = open_multiscale(self._partial)
         write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)
-        (self._partial / JOURNAL).unlink()
+        (self._partial / JOURNAL).unlink(missing_ok=True)
         commit(self._partial, self._final, replace=self._options.overwrite, known=self._digests())
 
     def _digests(self) -> dict[str, int]:

@@ -129,7 +129,15 @@ def read_parts(path: Path) -> tuple[int, ...]:
 
 
 def merge_units(path: Path) -> None:
-    """Make one file of those of all processes, its units in order; for finished work."""
+    """Make one file of those of all processes, its units in order; for finished work.
+
+    Raises
+    ------
+    OutputError
+        If there is none any more: another process has finished the work.
+    """
+    if not path.is_file():
+        raise OutputError(f"cannot write {path}: another process has finished this meanwhile")
     header = json.dumps({"settings": read_settings(path)}) + "\n"
     write_atomic(path, header + _lines(dict(sorted(read_units(path).items()))))
 
