@@ -199,6 +199,32 @@ def test_a_slide_that_fails_fails_its_own_share_and_is_in_the_scores(work, tmp_p
     assert len(scores["slides"]) == len(SIZES)
 
 
+def test_status_of_a_command_that_is_shared(work, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "store.zarr"
+    words = ["tile", work / "slides", "--out", out]
+
+    def status(*more):
+        monkeypatch.setattr(sys, "argv", ["wsi-seg", "status", *map(str, more), "--json"])
+        main()
+        *lines, summary = capsys.readouterr().out.splitlines()
+        return json.loads(summary), lines
+
+    capsys.readouterr()
+    assert one([*words, "--shard", "2/2"]) == 0
+    found, lines = status(out)
+    (tiling,) = found["commands"]
+    states = {slide["slide"]: slide["state"] for slide in tiling["slides"]}
+    assert (tiling["verb"], set(states), found["complete"]) == ("tile", set(SIZES), False)
+    there = {name for name in SIZES if (out / name / "zarr.json").is_file()}
+    assert {name for name, state in states.items() if state == "done"} == there
+    assert {name for name, state in states.items() if state == "waiting"} == set(SIZES) - there
+    assert 0 < tiling["work_done"] < tiling["work"]
+    assert one([*words, "--shard", "1/2"]) == 0
+    found, lines = status(out, "--watch")
+    assert found["complete"]
+    assert "tile: 5 slides: 5 done, 0 running, 0 stopped, 0 waiting, 0 failed" in "\n".join(lines)
+
+
 def test_what_shards_refuse(work, tmp_path, capsys, monkeypatch):
     for words, said in {
         ("tile", work / "slides", "--out", tmp_path / "s", "--overwrite"): "choose another --out",
