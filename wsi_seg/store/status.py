@@ -207,12 +207,13 @@ def shared_commands(folder: Path) -> list[CommandStatus]:
     >>> [command.count("failed") for command in shared_commands(Path("store.zarr"))]
     []
     """
-    found = {name: TurnFiles.of(folder / TURNS / name) for name in names_in(folder / TURNS)}
-    return [
-        _command(folder, name.rpartition("-")[0], files)
-        for name, files in sorted(found.items())
-        if files is not None
-    ]
+    found = []
+    for name in sorted(names_in(folder / TURNS)):
+        if (files := TurnFiles.of(folder / TURNS / name)) is not None:
+            command = _command(folder, name.rpartition("-")[0], files)
+            if files.are_kept:  # another command of the same verb may have removed them meanwhile
+                found.append(command)
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,9 +46,14 @@ class TurnFiles:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    @property
+    def are_kept(self) -> bool:
+        """Whether the list of slides is there."""
+        return (self.root / _SLIDES).is_file()
+
     def begin(self) -> None:
         """Keep the list of slides, if no other process has."""
-        if not (self.root / _SLIDES).is_file():
+        if not self.are_kept:
             write_atomic(self.root / _SLIDES, json.dumps(self.slides))
 
     def outcomes(self) -> dict[str, Outcome]:

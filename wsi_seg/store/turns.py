@@ -75,7 +75,7 @@ class Turns:
     is_current
         Whether a result of an earlier run still holds, by slide; others are forgotten.
     progress
-        Told what is waited for.
+        Notes what is waited for.
     """
 
     def __init__(
