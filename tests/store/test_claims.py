@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsi_seg import half_written
 from wsi_seg.store import presence as presence_module
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.presence import Note, Presence
@@ -152,6 +153,23 @@ def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch, clock)
     assert not two.claims.take("a")
     now[0] = 261.0
     assert two.claims.take("a")
+
+
+def test_a_process_whose_file_is_taken_for_one_of_a_kill_makes_it_again(owners, monkeypatch):
+    lock, swept = presence_module._lock, list[str]()
+
+    def sweep(descriptor, path):
+        if not swept:
+            swept.extend(half_written.partials_in(path.parent).values())
+            path.unlink()
+            raise FileNotFoundError(path)
+        return lock(descriptor, path)
+
+    monkeypatch.setattr(presence_module, "_lock", sweep)
+    owner = owners()
+    assert owner.claims.take("a")
+    assert swept == [half_written.partial_mark(owner.presence.note.host, os.getpid())]
+    assert owner.presence.watcher.lives(owner.presence.id)
 
 
 def refuse(*_):
