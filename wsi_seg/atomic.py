@@ -133,16 +133,20 @@ def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
     if object_path(folder) is not None:
         yield lambda: None
         return
-    descriptor = os.open(folder, os.O_RDONLY)  # while it is open, no other one has its number
+    gone = (
+        f"{folder} was removed, or begun again, by another process, which took this one for "
+        "ended, as it gave no sign for a while; repeat the command"
+    )
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)  # while it is open, no other one has its number
+    except FileNotFoundError as error:
+        raise OutputError(gone) from error
 
     def require_same() -> None:
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), folder.stat()):
                 return
-        raise OutputError(
-            f"{folder} was removed, or begun again, by another process, which took this one for "
-            "ended, as it gave no sign for a while; repeat the command"
-        )
+        raise OutputError(gone)
 
     try:
         yield require_same
