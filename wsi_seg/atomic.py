@@ -10,9 +10,11 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import FileIO
 from pathlib import Path
 
 from wsi_seg.address import is_remote, without_secrets
+from wsi_seg.durable import sync, sync_tree
 from wsi_seg.errors import OutputError
 from wsi_seg.half_written import partial_path
 from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
@@ -22,12 +24,6 @@ _COPIES = 5
 
 # What NFS says of a folder from which a file was removed that this machine has open.
 _IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
-
-# Files whose way to the disk is waited for at a time.
-_SYNCS = 8
-
-# What file systems say that write the names of a folder at once, and offer no fsync of it (SMB).
-_NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
 
 
 @contextlib.contextmanager
@@ -65,13 +61,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
         sync(partial)
         partial.replace(path)
         sync(path.parent)
-    except OSError as error:
-        if isinstance(error, OutputError):  # of something else, written inside of the block
-            raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
+    except BaseException as error:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+        if not isinstance(error, OSError) or isinstance(error, OutputError):
+            raise  # of something else, written inside of the block
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
@@ -175,8 +170,17 @@ def require_writable(path: Path) -> None:
         )
 
 
-def write_atomic(path: Path, content: bytes | str) -> None:
+def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) -> None:
     """Write a file that is at hand as bytes, or as text to be encoded as UTF-8.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made where absent.
+    content
+        What it holds.
+    sync_name
+        Whether to wait until its name is on the disk too, or its folder is synced soon.
 
     Raises
     ------
@@ -190,8 +194,53 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         except OSError as error:
             raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
         return
-    with atomic_path(path) as partial:
-        partial.write_bytes(data)
+    require_writable(path)
+    try:
+        write_whole(path, data)
+        if sync_name:
+            sync(path.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file of a disk under a temporary name, wait for the disk, and rename it.
+
+    For many files of one folder: that a name is on the disk too is waited for with `sync`.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made where absent.
+    data
+        Its content.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written; nothing is left of it then.
+    """
+    partial = partial_path(path)
+    try:
+        with _created(partial) as file:
+            rest = memoryview(data)
+            while rest:  # one call of the system takes 2 GB at most
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def _created(path: Path) -> FileIO:
+    """Open a file to be written; its folder, which is mostly there, is made where absent."""
+    try:
+        return path.open("wb", buffering=0)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb", buffering=0)
 
 
 def create_new(path: Path, content: bytes) -> bool:
@@ -237,8 +286,12 @@ def append_line(path: Path, content: bytes) -> None:
     if (remote := object_path(path)) is not None:
         remote.append(content)
         return
-    path.parent.mkdir(exist_ok=True)
-    with path.open("ab+") as file:
+    try:
+        file = path.open("ab+")
+    except FileNotFoundError:
+        path.parent.mkdir(exist_ok=True)
+        file = path.open("ab+")
+    with file:
         if file.seek(0, os.SEEK_END):
             file.seek(-1, os.SEEK_END)
             content = content if file.read(1) == b"\n" else b"\n" + content
@@ -321,38 +374,6 @@ def folder_bytes(path: Path) -> int:
     if (remote := object_path(path)) is not None:
         return sum(remote.sizes().values())
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    if object_path(path) is not None:  # what an object store took is kept
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _NO_FOLDER_SYNC or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def sync_tree(folder: Path, *, wanted: Callable[[str], bool] = lambda _: True) -> None:
-    """Wait until a folder with all that is in it is on the disk.
-
-    Parameters
-    ----------
-    folder
-        What is not on the disk yet, or not for certain.
-    wanted
-        Which names of files are waited for; of folders it is all.
-    """
-    unsynced = []
-    for inside, _, files in folder.walk():
-        unsynced += [inside / name for name in files if wanted(name)]
-        unsynced.append(inside)
-    with ThreadPoolExecutor(_SYNCS) as threads:
-        list(threads.map(sync, unsynced))
 
 
 def remove_tree(folder: Path) -> None:

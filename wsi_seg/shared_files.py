@@ -66,5 +66,5 @@ def names_in(folder: Path) -> list[str]:
     """List a folder that other machines may remove meanwhile; it is then empty."""
     try:
         return opened_again(lambda: [path.name for path in folder.iterdir()])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []

@@ -6,7 +6,10 @@ Started by ``bench_cluster.py``. All workers live in this one process, one threa
 import argparse
 import asyncio
 import time
+from functools import cache
+from importlib import metadata
 
+import dask
 from distributed import Worker
 
 from wsi_seg.inference import distribute
@@ -18,9 +21,19 @@ from wsi_seg.predict.predictor import PrecisionDrift
 # Seconds inside tasks, of all workers; asked for by the client.
 inside: list[float] = []
 
+# Each worker measures itself by default, fifty times a second and more: hundreds in one process
+# have no time for anything else then.
+QUIET = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "10s",
+    "distributed.admin.system-monitor.interval": "10s",
+    "distributed.worker.memory.monitor-interval": "10s",
+}
+
 
 def pretend(options: argparse.Namespace) -> None:
-    """Replace what costs time on a real worker by sleep."""
+    """Replace what costs time on a real worker by sleep, and say versions without looking again."""
+    metadata.version = cache(metadata.version)
 
     def work(_: object, __: object, ___: bool, part: Part) -> object:
         records = [[StripRecord(index) for index in sorted(task.strips)] for task in part]
@@ -62,7 +75,8 @@ def main() -> None:
     parser.add_argument("--finish-s", type=float, required=True)
     options = parser.parse_args()
     pretend(options)
-    asyncio.run(serve(options))
+    with dask.config.set(QUIET):
+        asyncio.run(serve(options))
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from wsi_seg.store import (
     create_collection,
     open_collection,
     open_predictions,
-    write_strip,
 )
+from wsi_seg.store.writer import write_strip_of
 from wsi_seg.testing.stores import digests, write_image
 
 CARD = make_card(mpp=None, tile_px=32, mean=(0.0,) * 3, std=(1.0,) * 3)
@@ -102,7 +102,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(stores, tmp_path, m
     class Killed(BaseException):
         pass
 
-    real, left = write_strip, [0]
+    real, left = write_strip_of, [0]
 
     def dying(*args):
         left[0] -= 1
@@ -110,7 +110,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(stores, tmp_path, m
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     for survived in range(8):  # two slides, two passes, an image and a label each
         left[0], out = survived, tmp_path / f"killed{survived}"
         with pytest.raises(Killed):
@@ -213,7 +213,7 @@ def test_overwriting_is_resumed_after_a_stop_and_a_refusal(stores, tmp_path, mon
     class Killed(BaseException):
         pass
 
-    real, left = write_strip, [6]  # both slides of the first run, then one strip
+    real, left = write_strip_of, [6]  # both slides of the first run, then one strip
 
     def dying(*args):
         left[0] -= 1
@@ -221,7 +221,7 @@ def test_overwriting_is_resumed_after_a_stop_and_a_refusal(stores, tmp_path, mon
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     with pytest.raises(Killed):
         infer_with(
             (Blinkered(), CARD), stores, out, options, overwrite=True, progress=Silent()
@@ -248,7 +248,7 @@ def test_overwriting_stopped_in_the_first_run_continues_without_overwrite(
     def dying(*_):
         raise Killed
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     with pytest.raises(Killed):
         infer_with(
             (Blinkered(), CARD), stores, out, options, overwrite=True, progress=Silent()

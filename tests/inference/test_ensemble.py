@@ -19,7 +19,8 @@ from wsi_seg.predict.combine import combine
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.predict.members import MemberPredictors
 from wsi_seg.progress import Silent
-from wsi_seg.store import open_collection, open_predictions, write_strip
+from wsi_seg.store import open_collection, open_predictions
+from wsi_seg.store.writer import write_strip_of
 from wsi_seg.testing.stores import digests, make_store
 
 OPTIONS = InferOptions(precision="fp32", batch=4)
@@ -178,7 +179,7 @@ def test_an_ensemble_resumes_and_refuses_other_members(files, tmp_path, monkeypa
     class Killed(BaseException):
         pass
 
-    real, left = write_strip, [3]
+    real, left = write_strip_of, [3]
 
     def dying(*args):
         left[0] -= 1
@@ -186,10 +187,10 @@ def test_an_ensemble_resumes_and_refuses_other_members(files, tmp_path, monkeypa
             raise Killed
         return real(*args)
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     with pytest.raises(Killed):
         infer(collection, model, tmp_path / "cut", OPTIONS, progress=Silent())
-    monkeypatch.setattr(save_module, "write_strip", real)
+    monkeypatch.setattr(save_module, "write_strip_of", real)
     with pytest.raises(BatchError, match="checkpoint was"):
         infer(
             collection, read_model(files[1:]), tmp_path / "cut", OPTIONS, progress=Silent()

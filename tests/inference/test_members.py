@@ -24,7 +24,7 @@ from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.store.collection import Predictions
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.lock import locked
-from wsi_seg.store.writer import write_strip
+from wsi_seg.store.writer import write_strip_of
 
 OPTIONS = InferOptions(precision="fp32", batch=4, strip_px=512)
 EXTENT = Extent(height=1300, width=64)
@@ -78,10 +78,10 @@ def test_finished_and_unfinished_predictions_are_listed(made, tmp_path, monkeypa
     def dying(*args):
         if len(done) == 2:
             raise Killed
-        done.append(write_strip(*args))
+        done.append(write_strip_of(*args))
         return done[-1]
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     with pytest.raises(Killed):
         infer(open_collection(made / "s.zarr"), made / "m.safetensors", out, OPTIONS)
     assert "a" in Predictions(out).unfinished()

@@ -23,7 +23,8 @@ from wsi_seg.predict.device import Device
 from wsi_seg.predict.predictor import Predictor
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
-from wsi_seg.store import open_collection, open_predictions, write_strip
+from wsi_seg.store import open_collection, open_predictions
+from wsi_seg.store.writer import write_strip_of
 from wsi_seg.testing.stores import digests, make_store
 
 
@@ -95,7 +96,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         pass
 
     calls = {"left": 0}
-    real = write_strip
+    real = write_strip_of
 
     def dying(*args):
         if calls["left"] == 0:
@@ -103,7 +104,7 @@ def test_stopped_anywhere_and_run_again_gives_the_same_bytes(checkpoint, tmp_pat
         calls["left"] -= 1
         return real(*args)
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     for survived in range(6):  # three strips, an image and a label each
         out = tmp_path / f"killed{survived}.zarr"
         calls["left"] = survived
@@ -125,7 +126,7 @@ def stopped_after(strips, monkeypatch):
     class Killed(BaseException):
         pass
 
-    left, real = [strips], write_strip
+    left, real = [strips], write_strip_of
 
     def dying(*args):
         if left[0] == 0:
@@ -133,7 +134,7 @@ def stopped_after(strips, monkeypatch):
         left[0] -= 1
         return real(*args)
 
-    monkeypatch.setattr(save_module, "write_strip", dying)
+    monkeypatch.setattr(save_module, "write_strip_of", dying)
     return Killed
 
 
@@ -259,9 +260,10 @@ def test_finishing_a_slide_once_more_changes_nothing(checkpoint, tmp_path, monke
     collection = open_collection(tmp_path / "store.zarr")
     real = finish_slide
 
-    def twice(task, final):
-        real(task, final)
-        real(task, final)
+    def twice(task, final, journal):
+        found = real(task, final, journal)
+        assert real(task, final) is None
+        return found
 
     monkeypatch.setattr(output_module, "finish_slide", twice)
     infer(collection, checkpoint, tmp_path / "a", OPTIONS, progress=Silent())

@@ -146,7 +146,7 @@ def test_pseudo_labels_stay_until_the_next_ones_are_complete(world, monkeypatch)
     only(world, "d")
     write(world)
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OutputError("the disk is full")
 
     with monkeypatch.context() as context:

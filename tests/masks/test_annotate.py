@@ -242,7 +242,7 @@ def test_a_label_stays_until_the_next_one_is_complete(slides, monkeypatch):
     classes = ClassTable.named(["x"])
     write_labels(slides["a"], Annotations((square,), ()), classes, "late")
 
-    def fail(*_):
+    def fail(*_, **__):
         raise OutputError("the disk is full")
 
     with monkeypatch.context() as context:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_seg.atomic import atomic_folder, sync, write_atomic
+from wsi_seg.atomic import atomic_folder, write_atomic
+from wsi_seg.durable import sync
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.shared_files import read_replaced
@@ -79,7 +80,7 @@ def test_a_slide_opens_whose_metadata_are_replaced_meanwhile(tmp_path, stale):
     file = tmp_path / "s.zarr" / "a" / "0" / "zarr.json"
     content = file.read_bytes()
     stale += [lambda: None, lambda: _replace(file, content)]  # the group's come first
-    assert slides["a"].pyramid.extent.width == 300
+    assert slides["a"].image.arrays[0].extent.width == 300
     assert not stale
 
 

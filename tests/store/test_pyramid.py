@@ -23,7 +23,7 @@ from wsi_seg.store import (
 from wsi_seg.store import digests as digests_module
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout
-from wsi_seg.store.shards import shard_checksum
+from wsi_seg.store.shards import checksum_and_end
 from wsi_seg.testing.stores import digests
 
 SHARD_PX = 8
@@ -165,13 +165,13 @@ def test_finishing_reads_no_shard_again(tmp_path, monkeypatch):
         known |= {f"labels/truth/{path}": crc for path, crc in theirs.items()}
         if name == "whole":
             commit(group, tmp_path / "done" / name)
-    read, real = [], shard_checksum
+    read, real = [], checksum_and_end
 
     def spied(path):
         read.append(path.name)
         return real(path)
 
-    monkeypatch.setattr(digests_module, "shard_checksum", spied)
+    monkeypatch.setattr(digests_module, "checksum_and_end", spied)
     commit(group, tmp_path / "done" / name, known=known)
     assert set(read) == {"zarr.json"}
     assert digests(tmp_path / "done" / "known") == digests(tmp_path / "done" / "whole")

@@ -399,12 +399,13 @@ def test_thumbnails_are_small_pictures(seen):
 def test_labels_of_values_are_shown_and_damaged_ones_left_out(seen, tmp_path, caplog):
     shutil.copytree(seen.prediction, tmp_path / "pred.zarr")
     labels = tmp_path / "pred.zarr/painted/labels"
-    for name in ("energy", "broken"):
+    for name in ("energy", "broken", "cut"):
         shutil.copytree(labels / "prediction", labels / name)
     for file, old, new in (
-        (labels / "zarr.json", '"prediction"', '"prediction", "energy", "broken"'),
+        (labels / "zarr.json", '"prediction"', '"prediction", "energy", "broken", "cut"'),
         (labels / "energy/zarr.json", '"classes"', '"others"'),
         (labels / "broken/zarr.json", "{", "["),
+        (labels / "cut/0/zarr.json", "{", "["),
     ):
         text = file.read_text()
         assert old in text
@@ -413,8 +414,9 @@ def test_labels_of_values_are_shown_and_damaged_ones_left_out(seen, tmp_path, ca
     kinds = {one["id"]: one["kind"] for one in http.get("/slides/painted").json()["layers"]}
     assert kinds["found-energy"] == "values"
     assert kinds["found-prediction"] == "classes"
-    assert "found-broken" not in kinds
-    assert "broken of painted is skipped" in caplog.text
+    for name in ("broken", "cut"):
+        assert f"found-{name}" not in kinds
+        assert f"{name} of painted is skipped" in caplog.text
 
 
 @settings(max_examples=60)

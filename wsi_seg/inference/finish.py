@@ -11,23 +11,17 @@ from wsi_seg.inference.seams import seam_score
 from wsi_seg.inference.task import StripTask
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
+    Multiscale,
     PredictionInfo,
     commit,
     fill_pyramid,
-    open_multiscale,
+    open_image,
     update_attributes,
 )
-from wsi_seg.store.digests import write_digests
-from wsi_seg.store.journal import merge_units, read_units
+from wsi_seg.store.journal import Journal, merge_units, read_journal
 from wsi_seg.store.layout import wsi_seg_attributes
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PREDICTION_LABEL, SHARED
-from wsi_seg.store.own import own_file
-
-
-def read_records(group: Path) -> dict[int, StripRecord]:
-    """Record of each strip of a prediction that is on disk, by its index."""
-    units = read_units(own_file(group, JOURNAL))
-    return {int(index): StripRecord.from_json(result) for index, result in units.items()}
+from wsi_seg.store.pyramid import fill_levels
 
 
 def read_info(group: Path) -> PredictionInfo:
@@ -35,7 +29,9 @@ def read_info(group: Path) -> PredictionInfo:
     return PredictionInfo.from_json(wsi_seg_attributes(group / METADATA), group)
 
 
-def finish_slide(task: StripTask, final: Path) -> None:
+def finish_slide(
+    task: StripTask, final: Path, journal: Journal | None = None
+) -> PredictionInfo | None:
     """Make what is missing of the coarser levels and give the group its final name.
 
     After a run without interruption nothing is missing. Where it is done already, nothing is
@@ -47,45 +43,50 @@ def finish_slide(task: StripTask, final: Path) -> None:
         Of the slide; which strips it names does not matter.
     final
         Name to be.
+    journal
+        Its journal, read when all was there; None to read it.
+
+    Returns
+    -------
+    PredictionInfo or None
+        What is stored about it; None where it was done already.
     """
-    partial, save = task.target, task.save
+    partial, save, info = task.target, task.save, None
     if partial.exists():
-        records = read_records(partial)
-        label = partial / LABELS / PREDICTION_LABEL
+        path = partial / JOURNAL
+        settings, units = (journal.settings, journal.done) if journal else read_journal(path)
+        records = {int(index): StripRecord.from_json(one) for index, one in units.items()}
         known = {name: crc for one in records.values() for name, crc in one.checksums.items()}
-        inside = f"{LABELS}/{PREDICTION_LABEL}/"
-        ours = {name: crc for name, crc in known.items() if not name.startswith(inside)}
+        image = open_image(partial)
         if save != "labels":
             done = {rows for one in records.values() for rows in one.levels}
-            ours |= fill_pyramid(partial, nearest=False, progress=Silent(), done=done)
+            known |= fill_levels(image.arrays, nearest=False, progress=Silent(), done=done)
         if save != "probabilities":
             done = {rows for one in records.values() for rows in one.label_levels}
-            theirs = fill_pyramid(label, nearest=True, progress=Silent(), done=done)
-            theirs |= {
-                name.removeprefix(inside): crc
-                for name, crc in known.items()
-                if name.startswith(inside)
-            }
-            write_digests(label, theirs)
-        info = _with_figures(read_info(partial), task, records)
+            label = f"{LABELS}/{PREDICTION_LABEL}"
+            theirs = fill_pyramid(partial / label, nearest=True, progress=Silent(), done=done)
+            known |= {f"{label}/{name}": crc for name, crc in theirs.items()}
+        info = _with_figures(image, task, records)
         update_attributes(partial, info.to_json())
-        merge_units(partial / JOURNAL)
-        commit(partial, final, replace=True, known=ours)
+        merge_units(path, settings, units)
+        commit(partial, final, replace=True, known=known)
     # Last: until the group has its name, its claims keep others from finishing it too.
     with suppress(OSError):
         remove_folder(final / SHARED)
+    return info
 
 
 def _with_figures(
-    info: PredictionInfo, task: StripTask, records: Mapping[int, StripRecord]
+    image: Multiscale, task: StripTask, records: Mapping[int, StripRecord]
 ) -> PredictionInfo:
     """Add what is known at the end, the same however often the work was interrupted."""
+    info = PredictionInfo.from_json(image.attributes, task.target)
     tiles = sum(int(plan.keep.sum()) for plan in task.plans)
     skipped = sum(int((~plan.keep).sum()) for plan in task.plans)
     steps = {index: one.steps for index, one in records.items() if one.steps is not None}
     score: float | None = None
     if task.save != "labels":
-        score = seam_score(open_multiscale(task.target), task.plan, steps)
+        score = seam_score(image, task.plan, steps)
     quarantined = {tile for record in records.values() for tile in record.quarantined}
     info = replace(
         info,

@@ -15,6 +15,7 @@ from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.task import StripTask
 from wsi_seg.inference.unfinished import is_complete, mark_again
 from wsi_seg.models import ModelCard
+from wsi_seg.object_path import object_path
 from wsi_seg.store import (
     LabelInfo,
     Layout,
@@ -25,8 +26,8 @@ from wsi_seg.store import (
     delete,
 )
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.journal import Journal, read_parts, read_settings
-from wsi_seg.store.names import AGAIN, JOURNAL, LABELS, PARTIAL, PREDICTION_LABEL, SHARED
+from wsi_seg.store.journal import Journal, read_settings
+from wsi_seg.store.names import AGAIN, JOURNAL, LABELS, OWN, PARTIAL, PREDICTION_LABEL, SHARED
 from wsi_seg.store.own import own_file
 from wsi_seg.store.presence import Presence
 
@@ -77,6 +78,7 @@ class SlideOutput:
         self.store, self.plans, self.plan, self.save = store, plans, finest(plans), save
         self._out, self._settings, self._own = out, settings, presence.id
         self._mode: ClassMode | None = None
+        self._info: PredictionInfo | None = None
         self.final, self._partial = out / store.name, out / PARTIAL / store.name
         self._claims = Claims(self._partial / SHARED, presence)
         self._parts, self._taken = tuple(parts), frozenset[int]()
@@ -105,23 +107,29 @@ class SlideOutput:
         while not self.complete:
             # What another one has begun may be finished, and its folder gone, at any moment.
             with suppress(FileNotFoundError):
-                if path.is_file():
-                    (self._partial / SHARED).mkdir(exist_ok=True)
-                    self._journal = Journal(path, self._settings, owner=self._own, parts=None)
-                    self._parts = read_parts(path)
-                    (self._partial / AGAIN).unlink(missing_ok=True)
-                    return
-                (self._partial / SHARED).mkdir(parents=True, exist_ok=True)
-                if not self._claims.take(_BEGIN):
-                    time.sleep(_WAIT)
-                elif is_complete(self._out, self.store.name):
-                    delete(self._partial)
-                    self.complete = True
-                else:
+                begun = path.is_file()
+                is_new = not begun and _made(self._partial)
+                for name in (OWN, SHARED):
+                    (self._partial / name).mkdir(exist_ok=True)
+                if not begun:
+                    if not self._claims.take(_BEGIN):
+                        time.sleep(_WAIT)
+                        continue
+                    if is_complete(self._out, self.store.name):
+                        delete(self._partial)
+                        self.complete = True
+                        continue
                     self._create_group(card, training)
-                    if self._still_begins():
-                        Journal(path, self._settings, owner=self._own, parts=self._parts)
-                        self._still_begins()
+                    if not self._still_begins():
+                        continue
+                parts = None if begun else self._parts
+                self._journal = Journal(path, self._settings, owner=self._own, parts=parts)
+                if not begun and not self._still_begins():
+                    continue
+                self._parts = self._journal.parts
+                if not is_new:
+                    (self._partial / AGAIN).unlink(missing_ok=True)
+                return
 
     def _still_begins(self) -> bool:
         """Whether no other process has taken the beginning over, as if this one had ended."""
@@ -186,29 +194,27 @@ class SlideOutput:
         bool
             Whether there is something to do now: strips, or the end of a slide.
         """
-        every, took = range(len(self.plan.strips)), False
-        done = self._journal.refresh()
+        count, took = len(self.plan.strips), set[int]()
         with suppress(FileNotFoundError):  # another one has finished the slide
-            for first, after in zip(self._parts, [*self._parts[1:], every.stop], strict=True):
+            for first, after in zip(self._parts, [*self._parts[1:], count], strict=True):
                 strips, part = range(first, after), str(first)
                 if (first + after - 1) // 2 not in wanted or self._taken.issuperset(strips):
                     continue
-                if all(str(index) in done for index in strips):
+                if all(str(index) in self._journal.done for index in strips):
                     continue
                 if left_only and not self._claims.is_left(part):
                     continue
                 if self._claims.take(part):
-                    self._taken |= frozenset(strips)
-                    took = True
-        if took:
-            self._journal.refresh()
-            if not self._journal.path.is_file():  # finished before this one took anything
-                self._taken, took = frozenset(), False
+                    took.update(strips)
+        done = self._journal.refresh()  # others may have done what is taken over
+        if not self._journal.is_there:  # finished before this one took anything
+            took.clear()
+        self._taken |= took
         if not took and is_complete(self._out, self.store.name):
             self.complete = True
-        elif len(done) == len(every):
+        elif len(done) == count:
             return self._claims.holder(_FINISH) is None
-        return took
+        return any(str(index) not in done for index in took)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -255,10 +261,21 @@ class SlideOutput:
     def finish(self) -> None:
         """Finish the slide if nothing is missing; see `finish_slide`."""
         if self.may_finish():
-            finish_slide(self.task, self.final)
+            self._info = finish_slide(self.task, self.final, self._journal)
             self.complete = True
 
     @property
     def info(self) -> PredictionInfo:
         """What is stored about the finished prediction; empty before."""
-        return read_info(self.final) if self.complete else PredictionInfo()
+        if self._info is None and self.complete:
+            self._info = read_info(self.final)
+        return self._info or PredictionInfo()
+
+
+def _made(folder: Path) -> bool:
+    """Make a folder, and tell whether it was certainly not there before."""
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        return False
+    return object_path(folder) is None  # which has no folders

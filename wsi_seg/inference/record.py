@@ -18,9 +18,9 @@ from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import Tuning
 from wsi_seg.inference.unfinished import is_complete
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.shared_files import read_replaced
+from wsi_seg.shared_files import names_in, read_replaced
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.names import RUN
+from wsi_seg.store.names import METADATA, PARTIAL, RUN
 from wsi_seg.store.presence import Presence
 
 _ENDING = ".plan"
@@ -124,8 +124,13 @@ def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
 def concluded(out: Path, presence: Presence, record: RunRecord) -> None:
     """Note what failed in a run, and remove the records of those that are complete."""
     agreed(out, presence, record)
+    begun = set(names_in(out / PARTIAL))
     for known in read_records(out):
-        if all(is_complete(out, slide) for slide in {**known.slides, **known.failures}):
+        slides = {**known.slides, **known.failures}
+        if all(
+            is_complete(out, one) if one in begun else (out / one / METADATA).is_file()
+            for one in slides
+        ):
             _path(out, known.name).unlink(missing_ok=True)
 
 

@@ -18,8 +18,9 @@ from wsi_seg.inference.resample import restore
 from wsi_seg.inference.seams import Steps, StepSums
 from wsi_seg.inference.strips import Strip
 from wsi_seg.postprocess.label_map import label_map
-from wsi_seg.store import CoarserLevels, Written, write_strip
+from wsi_seg.store import CoarserLevels, Written
 from wsi_seg.store.names import LABELS, PREDICTION_LABEL
+from wsi_seg.store.writer import write_strip_of
 
 # Values whose steps are measured at a time.
 _BLOCK = 2**20
@@ -185,12 +186,12 @@ class _Writer:
     """Writes one multiscale of the group: level 0, and coarser levels when they are complete."""
 
     def __init__(self, target: Path, *, nearest: bool, inside: str = "") -> None:
-        self._group, self._inside = target / inside, inside
-        self._coarser = CoarserLevels(self._group, nearest=nearest)
+        self._inside = inside
+        self._coarser = CoarserLevels(target / inside, nearest=nearest)
 
     def finest(self, y: int, rows: NDArray[np.uint8]) -> Written:
         """Write rows of level 0."""
-        return self._named(Written([], write_strip(self._group, 0, y, rows)))
+        return self._named(Written([], write_strip_of(self._coarser.finest, y, rows)))
 
     def coarser(self, y: int, rows: NDArray[np.uint8]) -> Written:
         """Write the shard rows of coarser levels that are complete with rows of level 0."""

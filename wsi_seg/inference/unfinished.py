@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsi_seg.inference.options import STRIP_ROWS
+from wsi_seg.shared_files import names_in
 from wsi_seg.store import SlideStore, delete
 from wsi_seg.store.journal import read_settings
 from wsi_seg.store.names import AGAIN, JOURNAL, METADATA, PARTIAL
@@ -47,7 +48,10 @@ def unfinished_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Ma
     time; work continues with the same ones only.
     """
     found = {}
+    begun = set(names_in(out / PARTIAL))
     for store in stores:
+        if store.name not in begun:
+            continue
         settings = read_settings(out / PARTIAL / store.name / JOURNAL)
         strip_px = settings.get("strip_px")
         if isinstance(strip_px, int) and strip_px > 0 and strip_px % STRIP_ROWS == 0:

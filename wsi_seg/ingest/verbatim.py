@@ -21,6 +21,7 @@ from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout
 from wsi_seg.store.shards import write_shard
+from wsi_seg.store.writer import sync_shard_names
 
 # A large slide becomes some hundred files, each of which fits in memory; a small one few, because
 # making a file safe on disk takes as long as writing megabytes.
@@ -106,7 +107,10 @@ def copy_shard_row(streams: TileStreams, array: LevelArray, row: int) -> list[in
         crc32c of each shard, left to right; None for one without any tile.
     """
     columns = -(-array.extent.width // array.shard.width)
-    return list(shared_pool().map(partial(_copy_shard, streams, array, row), range(columns)))
+    copied = list(shared_pool().map(partial(_copy_shard, streams, array, row), range(columns)))
+    if any(checksum is not None for checksum in copied):
+        sync_shard_names(array, row)
+    return copied
 
 
 def _copy_shard(streams: TileStreams, array: LevelArray, row: int, column: int) -> int | None:

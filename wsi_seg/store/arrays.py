@@ -64,6 +64,12 @@ class LevelArray:
         """Shape of an array of this many pixels, ``(H, W, C)`` or ``(H, W)``."""
         return (height, width) if self.channels is None else (height, width, self.channels)
 
+    @property
+    def shape_stored(self) -> tuple[int, ...]:
+        """Shape as zarr has it, ``(c, y, x)`` or ``(y, x)``."""
+        size = (self.extent.height, self.extent.width)
+        return size if self.channels is None else (self.channels, *size)
+
     def shard_path(self, row: int, column: int) -> Path:
         """File of the shard at this place in the grid of shards."""
         middle = "" if self.channels is None else "0/"
@@ -122,7 +128,7 @@ def read_level_array(path: Path, bound: Limits | None = None) -> LevelArray:
         If the metadata do not describe an array that wsi_seg writes.
     """
     file, bound = path / "zarr.json", bound or limits()
-    document, version = _read_document(file, bound)
+    document, version = read_document(file, bound)
     try:
         metadata = _Metadata.model_validate(document)
     except ValidationError as error:
@@ -145,6 +151,16 @@ def read_level_array(path: Path, bound: Limits | None = None) -> LevelArray:
     )
 
 
+def require_level_pixels(file: Path, pixels: int, bound: Limits) -> None:
+    """Refuse a level that claims more pixels than the limits allow; see `wsi_seg.limits`."""
+    _require_most(file, "level_pixels", pixels, bound)
+
+
+def _require_most(file: Path, name: str, size: int, bound: Limits) -> None:
+    if size > getattr(bound, name):
+        raise StoreError(f"{file}: claims {size:,} {name.replace('_', ' ')}; {advice(name)}")
+
+
 def _require_sizes(file: Path, metadata: _Metadata, bound: Limits) -> None:
     """Hold the sizes that the metadata claim against the limits; see `wsi_seg.limits`."""
     shape, channels = metadata.shape[-2:], math.prod(metadata.shape[:-2])
@@ -159,13 +175,9 @@ def _require_sizes(file: Path, metadata: _Metadata, bound: Limits) -> None:
         )
     chunks = [math.prod(-(-a // b) for a, b in zip(sizes, chunk[-2:], strict=True))
               for sizes in (shape, shard[-2:])]  # fmt: skip
-    for name, size in (
-        ("level_pixels", math.prod(shape)),
-        ("chunk_bytes", channels * math.prod(chunk[-2:])),
-        ("tiles", max(chunks)),
-    ):
-        if size > getattr(bound, name):
-            raise StoreError(f"{file}: claims {size:,} {name.replace('_', ' ')}; {advice(name)}")
+    require_level_pixels(file, math.prod(shape), bound)
+    _require_most(file, "chunk_bytes", channels * math.prod(chunk[-2:]), bound)
+    _require_most(file, "tiles", max(chunks), bound)
 
 
 def read_json(file: Path, bound: Limits | None = None) -> Mapping[str, object]:
@@ -185,11 +197,11 @@ def read_json(file: Path, bound: Limits | None = None) -> Mapping[str, object]:
     StoreError
         If it is not a JSON object.
     """
-    return _read_document(file, bound or limits())[0]
+    return read_document(file, bound or limits())[0]
 
 
-def _read_document(file: Path, bound: Limits) -> tuple[Mapping[str, object], tuple[int, int]]:
-    """Read a ``zarr.json``, and what changes whenever it is written again."""
+def read_document(file: Path, bound: Limits) -> tuple[Mapping[str, object], tuple[int, int]]:
+    """Read a ``zarr.json`` as `read_json` does, and what changes whenever it is written again."""
     try:
         content, version = read_version(file)
     except FileNotFoundError as error:

@@ -117,7 +117,7 @@ def _audit_store(store: Path, audit: Audit) -> list[str]:
 def _audit_group(group: Path, audit: Audit) -> list[str]:
     """Check one image or label; of a prediction of class ids alone, what is stored about it."""
     try:
-        arrays = open_image(group).arrays
+        arrays = list(open_image(group).arrays)
         digests = read_digests(group)
     except WsiSegError as error:
         return [str(error)]

@@ -48,19 +48,19 @@ class Claims:
         OSError
             If a claim cannot be written.
         """
+        number, owner = -1, None  # mostly nobody has had it
         while True:
-            number, owner = self._last(part)
             if owner == self._owner:
                 return True
             if owner is not None and self._lives(part, number, owner):
                 return False
-            if not self._make(part, number + 1):
-                continue  # another one was faster
-            is_last = self._last(part)[0] == number + 1
-            if is_last and (owner is None or self._read(part, number) == owner):
-                return True
-            # What was taken over had been given back, and perhaps taken by another one since.
-            self._path(part, number + 1).unlink()
+            if self._make(part, number + 1):
+                is_last = _last_numbers(self._folder).get(part) == number + 1
+                if is_last and (owner is None or self._read(part, number) == owner):
+                    return True
+                # What was taken over had been given back, and perhaps taken by another one since.
+                self._path(part, number + 1).unlink()
+            number, owner = self._last(part)
 
     def has(self, part: str) -> bool:
         """Whether this process has a part; another one may have taken it for ended."""

@@ -9,8 +9,9 @@ forgery. A label has its own, so a slide's stay the same while labels come and g
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.atomic import write_atomic
@@ -18,16 +19,18 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.half_written import is_half_written
 from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.store.arrays import read_json
-from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, OWN
-from wsi_seg.store.own import make_own_folder, own_file
-from wsi_seg.store.shards import shard_checksum
+from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, OWN
+from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder, own_file
+from wsi_seg.store.shards import END_BYTES, checksum_and_end, checksum_and_end_of
 
 ALGORITHM = "crc32c+tail"
 
-_TAIL_BYTES = 4
+OWN_METADATA = f"{OWN}/{METADATA}"
 
 
-def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
+def write_digests(
+    group: Path, known: Mapping[str, int] | None = None, *, files: Sequence[str] | None = None
+) -> list[str]:
     """Write the digests of a group's files, and of its labels that have none.
 
     Parameters
@@ -37,36 +40,55 @@ def write_digests(group: Path, known: Mapping[str, int] | None = None) -> None:
     known
         crc32c of files that was taken when they were written, by their relative paths; those of
         labels too. These files are not read again.
+    files
+        Relative paths of all files in it; None to list them.
+
+    Returns
+    -------
+    list[str]
+        Relative paths of the files written; their names may still be on the way to the disk.
 
     Raises
     ------
     OutputError
         If a file cannot be read, or the digests cannot be written.
     """
-    labels = group / LABELS
-    taken = known or {}
-    if labels.is_dir():
-        for label in sorted(labels.iterdir()):
-            if label.is_dir() and not own_file(label, DIGESTS).is_file():
-                write_digests(label, _inside(f"{LABELS}/{label.name}/", taken))
-    make_own_folder(group)
-    taken = {name: crc for name, crc in taken.items() if not name.startswith(f"{LABELS}/")}
+    taken, inside, written = known or {}, files_in(group) if files is None else files, [DIGESTS]
+    folders = {tuple(name.split("/")[:2]) for name in inside if name.count("/") > 1}
+    for label in sorted(name for first, name in folders if first == LABELS):
+        prefix = f"{LABELS}/{label}/"
+        theirs = [name.removeprefix(prefix) for name in inside if name.startswith(prefix)]
+        if not {DIGESTS, Path(DIGESTS).name}.intersection(theirs):
+            of_label = {
+                name.removeprefix(prefix): crc
+                for name, crc in taken.items()
+                if name.startswith(prefix)
+            }
+            made = write_digests(group / prefix, of_label, files=theirs)
+            written += [f"{prefix}{name}" for name in made]
+    names = sorted(filter(_decides, {*inside, *taken}))
     try:
-        names = sorted({*group_files(group), *taken})
         with ThreadPoolExecutor(REQUESTS) as threads:
             every = threads.map(lambda one: file_digest(group / one, crc=taken.get(one)), names)
             found = dict(zip(names, every, strict=True))
     except OSError as error:
         raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
-    document = {"algorithm": ALGORITHM, "files": found}
-    write_atomic(group / DIGESTS, json.dumps(document, indent=0))
+    if OWN_METADATA not in found:
+        make_own_folder(group)
+        found[OWN_METADATA] = _spelled(*checksum_and_end_of(EMPTY_ARRAY))
+    document = {"algorithm": ALGORITHM, "files": dict(sorted(found.items()))}
+    write_atomic(group / DIGESTS, json.dumps(document, indent=0), sync_name=False)
+    return written
 
 
-def _inside(folder: str, known: Mapping[str, int]) -> dict[str, int]:
-    """Pick what is known of the files of a folder, by their paths inside it."""
-    return {
-        name.removeprefix(folder): crc for name, crc in known.items() if name.startswith(folder)
-    }
+def _decides(name: str) -> bool:
+    """Whether a file, by its path in its group, decides pixels of the group or describes it."""
+    first, *rest = name.split("/")
+    if is_half_written(name):
+        return False
+    if first == OWN:  # lines of a journal are in the order in which workers were done
+        return len(rest) == 1 and name not in (DIGESTS, JOURNAL)
+    return not rest or not (first == LABELS or first.startswith("."))
 
 
 def file_digest(path: Path, *, crc: int | None = None) -> str:
@@ -79,15 +101,19 @@ def file_digest(path: Path, *, crc: int | None = None) -> str:
     crc
         Its crc32c if that is known; else the whole file is read.
     """
-    checksum = shard_checksum(path) if crc is None else crc
-    if checksum is None:
-        return ""
+    if crc is None:
+        found = checksum_and_end(path)
+        return "" if found is None else _spelled(*found)
     if (remote := object_path(path)) is not None:
-        return f"{checksum:08x}{remote.read_end(_TAIL_BYTES)[0].hex()}"
+        return _spelled(crc, remote.read_end(END_BYTES)[0])
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        return f"{checksum:08x}{file.read().hex()}"
+        file.seek(max(0, size - END_BYTES))
+        return _spelled(crc, file.read())
+
+
+def _spelled(crc: int, end: bytes) -> str:
+    return f"{crc:08x}{end.hex()}"
 
 
 def read_digests(group: Path) -> dict[str, str] | None:
@@ -113,10 +139,10 @@ def read_digests(group: Path) -> dict[str, str] | None:
 
 def store_digest(group: Path) -> str:
     """Name the content of a finished group without its labels; empty where digests are not kept."""
-    try:
-        return hashlib.sha256(own_file(group, DIGESTS).read_bytes()).hexdigest()
-    except FileNotFoundError:
-        return ""
+    for name in (DIGESTS, Path(DIGESTS).name):  # where it is, and where stores had it at first
+        with suppress(FileNotFoundError):
+            return hashlib.sha256((group / name).read_bytes()).hexdigest()
+    return ""
 
 
 def group_files(group: Path) -> Iterator[str]:
@@ -133,8 +159,11 @@ def group_files(group: Path) -> Iterator[str]:
             ]
         elif folder == group / OWN:
             folders.clear()
-        for name in files:
-            path = (folder / name).relative_to(group).as_posix()
-            # Lines of a journal are in the order in which workers were done.
-            if path not in (DIGESTS, JOURNAL) and not is_half_written(name):
-                yield path
+        paths = ((folder / name).relative_to(group).as_posix() for name in files)
+        yield from filter(_decides, paths)
+
+
+def files_in(group: Path) -> list[str]:
+    """Relative paths of all files of a group."""
+    walked = ((folder, name) for folder, _, names in group.walk() for name in names)
+    return [(folder / name).relative_to(group).as_posix() for folder, name in walked]

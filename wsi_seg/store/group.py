@@ -12,8 +12,8 @@ from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import METADATA
 
 
-def write_group(path: Path, attributes: Mapping[str, object]) -> None:
-    """Write the metadata of a group.
+def write_group(path: Path, attributes: Mapping[str, object], *, sync_name: bool = True) -> None:
+    """Write the metadata of a group; see `write_atomic`.
 
     Raises
     ------
@@ -21,7 +21,8 @@ def write_group(path: Path, attributes: Mapping[str, object]) -> None:
         If they cannot be written.
     """
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    write_atomic(path / METADATA, json.dumps(document, indent=1, allow_nan=False))
+    text = json.dumps(document, indent=1, allow_nan=False)
+    write_atomic(path / METADATA, text, sync_name=sync_name)
 
 
 def require_label_name(name: str) -> None:

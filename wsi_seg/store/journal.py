@@ -39,6 +39,13 @@ class Journal:
         First unit of each part that a process may take, where this one begins the work; None
         where another one did.
 
+    Attributes
+    ----------
+    parts
+        First unit of each part, as whoever began the work has chosen.
+    is_there
+        Whether the file was there when it was last read; else the work was finished, or removed.
+
     Raises
     ------
     StoreError
@@ -57,17 +64,23 @@ class Journal:
         parts: Sequence[int] | None = (0,),
     ) -> None:
         self.path = path
-        self._settings = json.loads(json.dumps(settings))
+        self._settings: Settings = json.loads(json.dumps(settings))
         self._units = path if owner is None else path.with_name(_SHARED) / f"{owner}.jsonl"
-        lines = _whole_lines(path)
-        if lines:
-            self._require_same(lines[0], complete=complete)
+        header, self._done = _read(path)
+        if header:
+            self._require_same(header, complete=complete)
         elif parts is None:
             raise FileNotFoundError(path)
         else:
             header = {"settings": self._settings, "parts": list(parts)}
             write_atomic(path, json.dumps(header) + "\n")
-        self._done = read_units(path)
+        self.parts = _parts(header)
+        self.is_there = True
+
+    @property
+    def settings(self) -> Settings:
+        """Settings of the work."""
+        return self._settings
 
     @property
     def done(self) -> Mapping[str, object]:
@@ -76,7 +89,8 @@ class Journal:
 
     def refresh(self) -> Mapping[str, object]:
         """Read again what is finished: other processes may have done more."""
-        self._done = read_units(self.path)
+        header, self._done = _read(self.path)
+        self.is_there = bool(header)
         return self._done
 
     def record(self, unit: str, result: object = None) -> None:
@@ -116,19 +130,16 @@ class Journal:
 
 def read_settings(path: Path) -> Settings:
     """Read the settings that a journal was started with; empty if there is no journal."""
-    lines = _whole_lines(path)
-    settings = lines[0]["settings"] if lines else None
-    return settings if isinstance(settings, dict) else {}
+    return _settings(_parsed(path))
 
 
 def read_parts(path: Path) -> tuple[int, ...]:
     """Read the first unit of each part of unfinished work."""
-    lines = _whole_lines(path)
-    parts = lines[0].get("parts") if lines else None
-    return tuple(map(int, parts)) if isinstance(parts, list) and parts else (0,)
+    lines = _parsed(path)
+    return _parts(lines[0] if lines else {})
 
 
-def merge_units(path: Path) -> None:
+def merge_units(path: Path, settings: Settings, units: Mapping[str, object]) -> None:
     """Make one file of those of all processes, its units in order; for finished work.
 
     Raises
@@ -138,22 +149,24 @@ def merge_units(path: Path) -> None:
     """
     if not path.is_file():
         raise OutputError(f"cannot write {path}: another process has finished this meanwhile")
-    header = json.dumps({"settings": read_settings(path)}) + "\n"
-    write_atomic(path, header + _lines(dict(sorted(read_units(path).items()))))
+    header = json.dumps({"settings": settings}) + "\n"
+    write_atomic(path, header + _lines(dict(sorted(units.items()))), sync_name=False)
+
+
+def read_journal(path: Path) -> tuple[Settings, dict[str, object]]:
+    """Read the settings of a journal, and the units of all processes; see `read_units`."""
+    header, units = _read(path)
+    return _settings([header]), units
 
 
 def read_units(path: Path) -> dict[str, object]:
     """Read results of the units that are finished, of all processes, keyed by unit."""
-    files = [path]
-    with suppress(FileNotFoundError):
-        files += sorted((path.with_name(_SHARED)).glob("*.jsonl"))
-    return {unit: result for file in files for unit, result in read_file(file).items()}
+    return _read(path)[1]
 
 
 def read_file(path: Path) -> dict[str, object]:
     """Read results of the units that are in one file, keyed by unit."""
-    lines = [line for line in _parsed(path) if "unit" in line]
-    return {str(line["unit"]): line.get("result") for line in lines}
+    return _units(_parsed(path))
 
 
 def _lines(results: Mapping[str, object]) -> str:
@@ -163,10 +176,34 @@ def _lines(results: Mapping[str, object]) -> str:
     )
 
 
-def _whole_lines(path: Path) -> list[dict[str, object]]:
-    """Lines of the journal that parse; empty where the first one, the settings, does not."""
+def _read(path: Path) -> tuple[Mapping[str, object], dict[str, object]]:
+    """First line of a journal, and the units of all processes; both empty where it does not parse.
+
+    Without its settings nothing is known of the work that units were done of.
+    """
     lines = _parsed(path)
-    return lines if lines and "settings" in lines[0] else []
+    if not lines or "settings" not in lines[0]:
+        return {}, {}
+    units = _units(lines)
+    with suppress(FileNotFoundError):
+        for file in sorted(path.with_name(_SHARED).glob("*.jsonl")):
+            units |= read_file(file)
+    return lines[0], units
+
+
+def _settings(lines: Sequence[Mapping[str, object]]) -> Settings:
+    """Take the settings out of the first line; empty where it does not parse."""
+    settings = lines[0].get("settings") if lines else None
+    return settings if isinstance(settings, dict) else {}
+
+
+def _parts(header: Mapping[str, object]) -> tuple[int, ...]:
+    parts = header.get("parts")
+    return tuple(map(int, parts)) if isinstance(parts, list) and parts else (0,)
+
+
+def _units(lines: Sequence[Mapping[str, object]]) -> dict[str, object]:
+    return {str(line["unit"]): line.get("result") for line in lines if "unit" in line}
 
 
 def _parsed(path: Path) -> list[dict[str, object]]:

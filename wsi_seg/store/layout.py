@@ -2,7 +2,7 @@
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,19 +173,22 @@ def update_names(path: Path) -> None:
     """List in a collection the slides that it has, for readers of servers that list no folder."""
     # Others may add slides meanwhile, and write what they saw: the last one to write looks again.
     listed: list[str] | None = None
-    while (found := sorted(slides_in(path))) != listed:
+    while (found := sorted(slides_in(path, known=listed or ()))) != listed:
         _write_collection(path, found)
         listed = found
 
 
-def slides_in(path: Path) -> Iterator[str]:
-    """Names of the complete stores in a folder, in any order."""
+def slides_in(path: Path, *, known: Iterable[str] = ()) -> Iterator[str]:
+    """Names of the complete stores in a folder, in any order; at ``known`` ones nobody looks."""
     if object_path(path) is not None:
         yield from _names_among(path)
         return
+    whole = set(known)
     with os.scandir(path) as folders:
         for folder in folders:
-            if folder.name[0] != "." and Path(folder.path, METADATA).is_file():
+            if folder.name[0] == ".":
+                continue
+            if folder.name in whole or os.path.isfile(f"{folder.path}/{METADATA}"):  # noqa: PTH113
                 yield folder.name
 
 
@@ -215,7 +218,8 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
     layout
         Its size and resolution.
     attributes
-        Plain JSON values to store under ``wsi_seg``; ``mpp`` and ``downsample`` are added.
+        Plain JSON values to store under ``wsi_seg``; ``mpp``, ``downsample`` and the ``shapes`` of
+        the levels are added.
 
     Raises
     ------
@@ -229,9 +233,15 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
         list_label(path.parent, path.name)
     for number, level in enumerate(layout.levels):
         if not (path / str(number) / METADATA).is_file():
+            (path / str(number)).mkdir(parents=True, exist_ok=True)
             _create_array(path, number, level, layout.channels)
-    scale = {"mpp": layout.mpp, "downsample": layout.downsample}
-    _write_ours(path, {**attributes, **scale}, ome=ome)
+    lead = () if layout.channels is None else (layout.channels,)
+    record = {
+        "mpp": layout.mpp,
+        "downsample": layout.downsample,
+        "shapes": [[*lead, extent.height, extent.width] for extent in layout.extents],
+    }
+    _write_ours(path, {**attributes, **record}, ome=ome)
 
 
 def _multiscales(layout: Layout, name: str) -> dict[str, object]:
@@ -292,9 +302,12 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
 
 def update_attributes(path: Path, attributes: Mapping[str, object]) -> None:
     """Add plain JSON values to the attributes of a group under ``wsi_seg``; others stay."""
-    known = read_json(path / METADATA).get("attributes")
+    document = read_json(path / METADATA)
+    known = document.get("attributes")
     ome = known.get("ome") if isinstance(known, dict) else None
-    _write_ours(path, {**wsi_seg_attributes(path / METADATA), **attributes}, ome=ome)
+    # Its name is on the disk, or `commit` sees to it.
+    ours = {**attributes_of(document, path), **attributes}
+    _write_ours(path, ours, ome=ome, sync_name=False)
 
 
 def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
@@ -346,8 +359,13 @@ def _create_array(path: Path, number: int, level: LevelLayout, channels: int | N
 
 
 def _write_ours(
-    path: Path, ours: Mapping[str, object], *, ome: Mapping[str, object] | None = None
+    path: Path,
+    ours: Mapping[str, object],
+    *,
+    ome: Mapping[str, object] | None = None,
+    sync_name: bool = True,
 ) -> None:
     """Write the metadata of a group with the attributes of wsi_seg."""
     more = {} if ome is None else {"ome": ome}
-    write_group(path, {**more, "wsi_seg": {**ours, "format": FORMAT}})
+    found = {**more, "wsi_seg": {**ours, "format": FORMAT}}
+    write_group(path, found, sync_name=sync_name)

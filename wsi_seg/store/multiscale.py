@@ -1,14 +1,14 @@
 """Owns one multiscale image or label on disk: its pyramid, attributes and reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
 
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
@@ -17,11 +17,12 @@ from wsi_seg.geometry.region import require_inside
 from wsi_seg.limits import Limits, limits
 from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
-from wsi_seg.store.arrays import LevelArray, read_json, read_level_array
+from wsi_seg.store.arrays import LevelArray, read_document
 from wsi_seg.store.chunks import read_region
 from wsi_seg.store.info import LabelInfo, PredictionInfo, Quarantined
 from wsi_seg.store.layout import attributes_of
 from wsi_seg.store.level import Index, LevelPixels
+from wsi_seg.store.levels import listed, recorded
 from wsi_seg.store.names import METADATA
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Multiscale:
     attributes
         What wsi_seg stored about it.
     arrays
-        Levels as they are on disk, finest first.
+        Levels as they are on disk, finest first; see `levels.Levels`.
 
     Examples
     --------
@@ -61,7 +62,7 @@ class Multiscale:
     pyramid: Pyramid
     channels: int | None
     attributes: Mapping[str, object]
-    arrays: tuple[LevelArray, ...]
+    arrays: Sequence[LevelArray]
 
     @property
     def classes(self) -> ClassTable:
@@ -84,12 +85,12 @@ class Multiscale:
     @property
     def downsample(self) -> float:
         """Level-0 pixels of the slide per pixel of this image's level 0."""
-        return _Ours.model_validate(self.attributes).downsample
+        return _Scale.model_validate(self.attributes).downsample
 
     @property
     def slide_mpp(self) -> float | None:
         """Micrometres per pixel of the slide's level 0, or None where unknown."""
-        return _Ours.model_validate(self.attributes).mpp
+        return _Scale.model_validate(self.attributes).mpp
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
@@ -100,6 +101,16 @@ class Multiscale:
     def parts(self) -> dict[str, Any]:
         """Give what an image has by name, for another one that reads it otherwise."""
         return {one.name: getattr(self, one.name) for one in fields(Multiscale)}
+
+    def read_levels(self) -> None:
+        """Read the metadata of all levels now; later, a level that was made again is noticed.
+
+        Raises
+        ------
+        StoreError
+            If those of a level are missing or damaged.
+        """
+        tuple(self.arrays)
 
     def chunk(self, level: int) -> Extent:
         """Size of what is decoded at a time, of one level."""
@@ -207,9 +218,14 @@ class _Ome(BaseModel):
     multiscales: list[_Scales] = Field(min_length=1)
 
 
-class _Ours(BaseModel):
+class _Scale(BaseModel):
     mpp: float | None = Field(None, gt=0, allow_inf_nan=False)
     downsample: float = Field(1.0, gt=0, allow_inf_nan=False)
+
+
+class _Ours(_Scale):
+    # Absent where a store was written before it was recorded.
+    shapes: list[Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]] | None = None
 
 
 class _Attributes(BaseModel):
@@ -226,10 +242,13 @@ def open_multiscale(path: Path) -> Multiscale:
         If the group or one of its arrays is missing, damaged or not one of ours.
     """
     bound = limits()
-    return multiscale_of(path, read_json(path / METADATA, bound), bound)
+    document, version = read_document(path / METADATA, bound)
+    return multiscale_of(path, document, version, bound)
 
 
-def multiscale_of(path: Path, document: Mapping[str, object], bound: Limits) -> Multiscale:
+def multiscale_of(
+    path: Path, document: Mapping[str, object], version: tuple[int, int], bound: Limits
+) -> Multiscale:
     """Open a group whose metadata were read; see `open_multiscale`."""
     stored = attributes_of(document, path)  # refuses other formats
     try:
@@ -241,15 +260,19 @@ def multiscale_of(path: Path, document: Mapping[str, object], bound: Limits) -> 
             "OME-Zarr group written by wsi_seg"
         ) from error
     scales, ours = found.ome.multiscales[0], found.wsi_seg
-    arrays = tuple(read_level_array(path / dataset.path, bound) for dataset in scales.datasets)
+    names = [dataset.path for dataset in scales.datasets]
+    if ours.shapes is None:
+        levels = listed(path, names, version, bound)
+    else:
+        levels = recorded(path, names, ours.shapes, version, bound)
     return Multiscale(
         path=path,
         name=scales.name or path.name,
         pyramid=Pyramid(
-            extents=tuple(array.extent for array in arrays),
+            extents=levels.extents,
             mpp=None if ours.mpp is None else ours.mpp * ours.downsample,
         ),
-        channels=arrays[0].channels,
+        channels=levels.channels,
         attributes=stored,
-        arrays=arrays,
+        arrays=levels,
     )

@@ -18,10 +18,14 @@ _EMPTY_ARRAY = {
     "codecs": [{"name": "bytes"}],
     "attributes": {"wsi_seg": "an empty array: zarr looks for no members next to its files"},
 }
+# What zarr reads of such a folder.
+EMPTY_ARRAY = json.dumps(_EMPTY_ARRAY, indent=1).encode()
 
 
 def make_own_folder(group: Path) -> None:
     """Make a group's folder for our own files, as an empty array; keep one that exists.
+
+    That its name is on the disk is left to whoever needs what is put into it.
 
     Raises
     ------
@@ -30,7 +34,7 @@ def make_own_folder(group: Path) -> None:
     """
     file = group / OWN / METADATA
     if not file.is_file():
-        write_atomic(file, json.dumps(_EMPTY_ARRAY, indent=1))
+        write_atomic(file, EMPTY_ARRAY, sync_name=False)
 
 
 def remove_own_folder(group: Path) -> None:

@@ -1,6 +1,6 @@
 """Owns coarser levels: from rows of level 0 while they are in memory, or from a level on disk."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -52,11 +52,16 @@ class CoarserLevels:
         Group that `create_multiscale` made.
     nearest
         Take the pixel nearest to each centre (labels), not the area mean (images).
+
+    Attributes
+    ----------
+    finest
+        Level 0.
     """
 
     def __init__(self, group: Path, *, nearest: bool) -> None:
         arrays = open_multiscale(group).arrays
-        self._finest = arrays[0]
+        self.finest = arrays[0]
         count = 1
         while count < len(arrays) and _follows(arrays[count - 1], arrays[count]):
             count += 1
@@ -88,7 +93,7 @@ class CoarserLevels:
         OutputError
             If a shard cannot be written.
         """
-        array = self._finest
+        array = self.finest
         shape = array.shape(len(rows), array.extent.width)
         inside = 0 <= y <= array.extent.height - len(rows)
         if not inside or rows.shape != shape or rows.dtype != np.uint8:
@@ -198,11 +203,21 @@ def fill_pyramid(
     dict[str, int]
         crc32c of the shards written, by their paths inside the group.
     """
-    arrays = open_multiscale(path).arrays
+    return fill_levels(open_multiscale(path).arrays, nearest=nearest, progress=progress, done=done)
+
+
+def fill_levels(
+    arrays: Sequence[LevelArray],
+    *,
+    nearest: bool,
+    progress: Progress,
+    done: Collection[ShardRow] = frozenset(),
+) -> dict[str, int]:
+    """Compute the levels of an image that was opened; see `fill_pyramid`."""
     left = [
         (number, row)
-        for number, array in enumerate(arrays[1:], 1)
-        for row in range(-(-array.extent.height // array.shard.height))
+        for number in range(1, len(arrays))
+        for row in range(-(-arrays[number].extent.height // arrays[number].shard.height))
         if (number, row) not in done
     ]
     areas = [_strip_area(arrays[number], row) for number, row in left]

@@ -5,10 +5,8 @@ of little-endian uint64 ``(offset, nbytes)`` for each chunk in C order, both ``2
 chunk that is missing, and the crc32c of these pairs.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Sequence
-from io import FileIO
 from pathlib import Path
 from typing import Self
 
@@ -16,14 +14,16 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import write_whole
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.half_written import partial_path
 from wsi_seg.object_path import object_path
 from wsi_seg.shared_files import opened_again
 
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16
 _CRC_BYTES = 4
+# Last bytes of a file that its digest holds.
+END_BYTES = 4
 
 
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
@@ -53,7 +53,7 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
             path.unlink(missing_ok=True)
             return None
         if object_path(path) is None:
-            _write_file(path, data)
+            write_whole(path, data)
         else:
             path.write_bytes(data)
     except OSError as error:
@@ -65,37 +65,28 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     return checksum
 
 
-def _write_file(path: Path, data: bytes) -> None:
-    temporary = partial_path(path)
+def checksum_and_end_of(content: bytes) -> tuple[int, bytes]:
+    """Take the crc32c of what a file holds, and its last bytes."""
+    return google_crc32c.value(content), content[-END_BYTES:]
+
+
+def checksum_and_end(path: Path) -> tuple[int, bytes] | None:
+    """Read a whole file: its crc32c and its last bytes; None if there is no such file."""
+    checksum, end = 0, b""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb", buffering=0) as file:
-            _write_all(file, data)
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
-
-
-def _write_all(file: FileIO, data: bytes) -> None:
-    """Write all bytes; one call of the system takes 2 GB at most."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+        with path.open("rb") as file:
+            while block := file.read(1 << 22):
+                checksum = google_crc32c.extend(checksum, block)
+                end = (end + block[-END_BYTES:])[-END_BYTES:]
+    except FileNotFoundError:
+        return None
+    return checksum, end
 
 
 def shard_checksum(path: Path) -> int | None:
     """Read a whole shard and return its crc32c, or None if there is no such file."""
-    try:
-        with path.open("rb") as file:
-            checksum = 0
-            while block := file.read(1 << 22):
-                checksum = google_crc32c.extend(checksum, block)
-            return checksum
-    except FileNotFoundError:
-        return None
+    found = checksum_and_end(path)
+    return None if found is None else found[0]
 
 
 class Shard:

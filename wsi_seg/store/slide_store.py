@@ -14,7 +14,7 @@ from wsi_seg.geometry import Pyramid
 from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import picture_png, slide_html
 from wsi_seg.reading.resample import read_centred
-from wsi_seg.store.arrays import read_json
+from wsi_seg.store.arrays import read_document
 from wsi_seg.store.group import label_list
 from wsi_seg.store.info import SAVED, PredictionInfo, StoreInfo
 from wsi_seg.store.layout import attributes_of
@@ -214,10 +214,10 @@ def open_image(path: Path, bound: Limits | None = None) -> Multiscale:
         If it is missing, damaged or not one of ours.
     """
     bound = bound or limits()
-    document = read_json(path / METADATA, bound)
+    document, version = read_document(path / METADATA, bound)
     stored = attributes_of(document, path)
     if _saved(path, stored) != "labels":
-        return multiscale_of(path, document, bound)
+        return multiscale_of(path, document, version, bound)
     return replace(
         open_multiscale(path / LABELS / PREDICTION_LABEL), name=path.name, attributes=stored
     )

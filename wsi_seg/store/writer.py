@@ -12,19 +12,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import (
-    move_folder,
-    remove_folder,
-    remove_tree,
-    sync,
-    sync_tree,
-)
+from wsi_seg.atomic import move_folder, remove_folder, remove_tree
+from wsi_seg.durable import sync, sync_all
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.half_written import is_half_written
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
-from wsi_seg.store.digests import write_digests
+from wsi_seg.store.digests import files_in, write_digests
 from wsi_seg.store.group import list_label, unlist_label
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.shards import write_shard
@@ -67,7 +62,11 @@ def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
     OutputError
         If they cannot be written.
     """
-    array = read_level_array(path / str(level))
+    return write_strip_of(read_level_array(path / str(level)), y, rows)
+
+
+def write_strip_of(array: LevelArray, y: int, rows: Pixels) -> dict[str, int]:
+    """Write one strip of a level whose metadata were read; see `write_strip`."""
     height = min(array.shard.height, array.extent.height - y)
     shape = array.shape(max(0, height), array.extent.width)
     if y % array.shard.height or rows.shape != shape or rows.dtype != np.uint8:
@@ -112,14 +111,19 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
             written = list(threads.map(write, range(len(shards))))
     if any(checksum is not None for checksum in written):
-        folder = array.shard_path(y // array.shard.height, 0)
-        try:
-            while folder != array.path:  # a new name is on the disk when its folder is
-                folder = folder.parent
-                sync(folder)
-        except OSError as error:
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        sync_shard_names(array, y // array.shard.height)
     return written
+
+
+def sync_shard_names(array: LevelArray, row: int) -> None:
+    """Wait until the names of the shards of a row are on the disk: a name is when its folder is."""
+    folder = array.shard_path(row, 0)
+    try:
+        while folder != array.path:
+            folder = folder.parent
+            sync(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def commit(
@@ -145,14 +149,15 @@ def commit(
         has done it, which took this one for ended.
     """
     is_local = object_path(partial) is None
-    if is_local:
-        _sweep(partial)
-    write_digests(partial, known)
+    files = _sweep(partial) if is_local else files_in(partial)
+    files += write_digests(partial, known, files=files)
     try:
         if is_local:
-            # Shards, whose names are numbers, were synced when written.
-            sync_tree(partial, wanted=lambda name: "." in name)
-        final.parent.mkdir(parents=True, exist_ok=True)
+            # Files were synced when they were written, and the names of shards, which are numbers.
+            named = (Path(name) for name in files if name.endswith(".json"))
+            sync_all({partial / folder for name in named for folder in name.parents})
+            if not final.parent.is_dir():
+                final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         _rename(partial, final, replace=replace)
@@ -225,12 +230,15 @@ def _aside(path: Path, mark: str) -> Path:
     return path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{mark}")
 
 
-def _sweep(group: Path) -> None:
-    """Remove files that a kill left half written."""
-    for folder, _, files in os.walk(group):
-        for name in files:
-            if is_half_written(name):
-                (Path(folder) / name).unlink(missing_ok=True)
+def _sweep(group: Path) -> list[str]:
+    """List files, and remove those that a kill left half written."""
+    kept = []
+    for name in files_in(group):
+        if is_half_written(name):
+            (group / name).unlink(missing_ok=True)
+        else:
+            kept.append(name)
+    return kept
 
 
 def delete_label(group: Path, name: str) -> None:

@@ -101,7 +101,10 @@ class Catalog:
         if self.predictions is not None and name in self._listed(self.predictions):
             found = self.predictions[name]
         true = slide.planes(self.truth) if self.truth in slide.label_names() else None
-        return SlideView(slide, found, true, slide_layers(slide, found, self.truth))
+        layers = slide_layers(slide, found, self.truth)
+        for layer in layers.values():
+            layer.source.read_levels()
+        return SlideView(slide, found, true, layers)
 
     def require_slides(self) -> None:
         """Require at least one slide, and one prediction of a slide if there are predictions.

@@ -206,6 +206,7 @@ def _label_layers(
     for name in sorted({*store.label_names(), *computed}):
         try:
             whole = predicted_planes(store, name)
+            whole.read_levels()
         except StoreError as error:
             logger.warning("label %s of %s is skipped: %s", name, store.name, error)
             continue
