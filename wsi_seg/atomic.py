@@ -8,20 +8,16 @@ import contextlib
 import errno
 import os
 import shutil
-import socket
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 
 from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.durable import sync, sync_tree
 from wsi_seg.errors import OutputError
+from wsi_seg.half_written import partial_path
 from wsi_seg.object_folder import copy_folder
 from wsi_seg.object_path import object_path
-
-# Bytes of a name that usual file systems take.
-LONGEST_NAME = 255
 
 # What NFS says of a folder from which a file was removed that this machine has open.
 _IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
@@ -98,8 +94,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         for left in (partial, old):  # by a kill
             remove_tree(left)
         partial.mkdir(parents=True)
-        yield partial
-        sync_tree(partial)
+        with requiring_same(partial) as require_same:
+            yield partial
+            sync_tree(partial)
+            require_same()
         if path.exists():
             path.rename(old)
         partial.rename(path)
@@ -111,6 +109,41 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
+    """Give a check that raises once a folder was removed, or another one has its name.
+
+    That happens to a process that is suspended for so long that others take it for ended.
+
+    Parameters
+    ----------
+    folder
+        What this process has made, to give it another name; in an object store nothing is checked.
+    """
+    if object_path(folder) is not None:
+        yield lambda: None
+        return
+    gone = (
+        f"{folder} was removed, or begun again, by another process, which took this one for "
+        "ended, as it gave no sign for a while; repeat the command"
+    )
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)  # while it is open, no other one has its number
+    except FileNotFoundError as error:
+        raise OutputError(gone) from error
+
+    def require_same() -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(descriptor), folder.stat()):
+                return
+        raise OutputError(gone)
+
+    try:
+        yield require_same
+    finally:
+        os.close(descriptor)
 
 
 def require_writable(path: Path) -> None:
@@ -132,24 +165,6 @@ def require_writable(path: Path) -> None:
             f"cannot write {without_secrets(str(path))}: this is written to folders of this "
             "machine only; choose one, and copy it there afterwards"
         )
-
-
-def partial_path(path: Path) -> Path:
-    """Name under which this process writes a file; a kill may leave it.
-
-    It ends in ``.partial``. No other process has it, on this machine or another one, so two that
-    write one file do not write into each other's.
-    """
-    own = partial_mark(socket.gethostname(), os.getpid())
-    name = f".{path.name}.{own}.partial"
-    if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{own}.partial"
-    return path.with_name(name)
-
-
-def partial_mark(host: str, pid: int) -> str:
-    """Eight digits before ``.partial`` in the names of all files that a process writes."""
-    return f"{zlib.crc32(f'{host} {pid}'.encode()):08x}"
 
 
 def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) -> None:

@@ -50,7 +50,7 @@ def share(words, folder, *, killed=False):
     shards = [[*words, "--shard", f"{number}/3"] for number in (1, 2, 3)]
     children = [start(shard) for shard in shards]
     if killed:
-        while children[0].exitcode is None and not list(folder.rglob("turns/*/*/result.json")):
+        while children[0].exitcode is None and not list(folder.rglob("turns/*/*.result")):
             time.sleep(0.002)
         children[0].kill()
         children[0].join()
@@ -158,6 +158,30 @@ def test_export(work, tmp_path, killed):
     assert [found[name] for name in tables] == [expected[name] for name in tables]
 
 
+@pytest.mark.parametrize("option", ["--bbox", "--inside"])
+def test_a_part_of_slides(work, tmp_path, option):
+    part = [option, "20,10,60,40" if option == "--bbox" else work / "polygons/a.geojson"]
+    calm, many = tmp_path / "calm", tmp_path / "many"
+    for folder in (calm, many):
+        shutil.copytree(work / "pred.zarr", folder / "pred.zarr")
+
+    def commands(folder):
+        pred = folder / "pred.zarr"
+        return [
+            (folder / "s.zarr", ["tile", work / "slides", "--out", folder / "s.zarr", *part]),
+            (pred, ["evaluate", pred, "--truth", work / "store.zarr", "--threshold", 0.5,
+                    "--out", folder / "scores", *part]),
+            (pred, ["export", pred, "--geojson", folder / "g", "--rle", folder / "r.csv", *part]),
+        ]  # fmt: skip
+
+    for _, words in commands(calm):
+        assert one(words) == 0
+    for folder, words in commands(many):
+        assert share(words, folder) == [0, 0, 0]
+    assert content(many) == content(calm)
+    assert content(calm / "s.zarr") != content(work / "plain.zarr")
+
+
 def test_a_slide_that_fails_fails_its_own_share_and_is_in_the_scores(work, tmp_path):
     store, out = tmp_path / "store.zarr", tmp_path / "scores"
     many = tmp_path / "many.zarr"
@@ -173,6 +197,32 @@ def test_a_slide_that_fails_fails_its_own_share_and_is_in_the_scores(work, tmp_p
     scores = json.loads((out / "scores.json").read_text())
     assert not scores["failures"]
     assert len(scores["slides"]) == len(SIZES)
+
+
+def test_status_of_a_command_that_is_shared(work, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "store.zarr"
+    words = ["tile", work / "slides", "--out", out]
+
+    def status(*more):
+        monkeypatch.setattr(sys, "argv", ["wsi-seg", "status", *map(str, more), "--json"])
+        main()
+        *lines, summary = capsys.readouterr().out.splitlines()
+        return json.loads(summary), lines
+
+    capsys.readouterr()
+    assert one([*words, "--shard", "2/2"]) == 0
+    found, lines = status(out)
+    (tiling,) = found["commands"]
+    states = {slide["slide"]: slide["state"] for slide in tiling["slides"]}
+    assert (tiling["verb"], set(states), found["complete"]) == ("tile", set(SIZES), False)
+    there = {name for name in SIZES if (out / name / "zarr.json").is_file()}
+    assert {name for name, state in states.items() if state == "done"} == there
+    assert {name for name, state in states.items() if state == "waiting"} == set(SIZES) - there
+    assert 0 < tiling["work_done"] < tiling["work"]
+    assert one([*words, "--shard", "1/2"]) == 0
+    found, lines = status(out, "--watch")
+    assert found["complete"]
+    assert "tile: 5 slides: 5 done, 0 running, 0 stopped, 0 waiting, 0 failed" in "\n".join(lines)
 
 
 def test_what_shards_refuse(work, tmp_path, capsys, monkeypatch):

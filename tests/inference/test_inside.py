@@ -6,11 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import shapely
+from distributed import Client, LocalCluster
 
 from tests.inference.test_shards import MODEL, load
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import BatchError
-from wsi_seg.inference.executor import SerialExecutor
+from wsi_seg.inference.distribute import DaskExecutor
+from wsi_seg.inference.executor import Executor, SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.inference.run_plan import plan_inference
@@ -35,9 +37,11 @@ def stores(tmp_path_factory):
     return list(open_collection(folder))
 
 
-def run(stores, out, inside=None, shard=None):
-    options = replace(OPTIONS, inside=inside, shard=shard)
-    executor = SerialExecutor(MODEL, options, load=load, progress=Silent())
+def run(stores, out, inside=None, shard=None, *, overlap=0.5, client=None):
+    options = replace(OPTIONS, inside=inside, shard=shard, overlap=overlap)
+    executor: Executor = SerialExecutor(MODEL, options, load=load, progress=Silent())
+    if client is not None:
+        executor = DaskExecutor(client, MODEL, options, load=load)
     return infer_with(MODEL, stores, out, options, executor=executor, progress=Silent())
 
 
@@ -79,6 +83,35 @@ def test_inside_are_the_bytes_of_the_whole_slide_and_outside_nothing(stores, tmp
     for number in (1, 2):
         run(stores, tmp_path / "shared", inside, Shard(number, 2))
     assert digests(tmp_path / "shared") == digests(tmp_path / "some")
+
+
+@pytest.fixture(scope="module")
+def client():
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},
+    ) as cluster, Client(cluster) as client:  # fmt: skip
+        yield client
+
+
+@pytest.mark.parametrize("overlap", [0.5, "adaptive"])
+@pytest.mark.parametrize("part", ["box", "polygons"])
+def test_one_process_dask_and_shards_give_the_same_bytes_of_a_part(
+    stores, client, tmp_path, part, overlap
+):
+    inside = Inside.parse(bbox="100,300,80,700")  # of two strips
+    if part == "polygons":
+        inside = Inside.parse(ring(tmp_path / "ring.geojson"))
+    serial = run(stores, tmp_path / "serial", inside, overlap=overlap)
+    assert 0 < serial.tiles < run(stores, tmp_path / "whole", overlap=overlap).tiles
+    run(stores, tmp_path / "dask", inside, overlap=overlap, client=client)
+    assert digests(tmp_path / "dask") == digests(tmp_path / "serial")
+    if overlap == "adaptive":  # not for shards
+        return
+    run(stores, tmp_path / "shards", inside, Shard(2, 3))
+    run(stores, tmp_path / "shards", inside, Shard(1, 3), client=client)
+    run(stores, tmp_path / "shards", inside, Shard(3, 3))
+    assert digests(tmp_path / "shards") == digests(tmp_path / "serial")
 
 
 def test_the_plan_and_the_prediction_say_so(stores, tmp_path):

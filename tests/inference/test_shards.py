@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
-from wsi_seg.errors import BusyError, ConfigError, StoreNotFoundError
+from wsi_seg.errors import BatchError, BusyError, ConfigError, StoreNotFoundError
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
@@ -98,7 +98,7 @@ def test_any_shards_and_any_kills_give_the_bytes_of_one_process(
         run(stores, root / "calm", save=save)
         for number, stop in events:
             run(stores, root / "cut", Shard(min(number, count), count), stop=stop, save=save)
-            status = read_status(root / "cut")
+            status = read_status(root / "cut").of("infer")
             assert status.count("running") == 0
             assert len(status.slides) == len(heights)
         if whole:
@@ -108,7 +108,7 @@ def test_any_shards_and_any_kills_give_the_bytes_of_one_process(
                 run(stores, root / "cut", Shard(number, count), save=save)
         assert digests(root / "cut") == digests(root / "calm")
         assert not (root / "cut" / ".wsi_seg/partial").exists()
-        assert read_status(root / "cut").is_complete
+        assert read_status(root / "cut").of("infer").is_complete
 
 
 @pytest.fixture
@@ -136,11 +136,11 @@ def test_a_large_slide_is_shared_by_strips_and_the_last_shard_finishes_it(stores
 def test_a_repeated_shard_finishes_what_a_killed_one_has_left(stores, tmp_path):
     out = tmp_path / "p"
     assert run(stores, out, Shard(1, 2), stop=18) is None
-    status = read_status(out)
+    status = read_status(out).of("infer")
     assert {one.slide: one.state for one in status.slides}["tall"] == "stopped"
-    assert 0 < status.tiles_done < status.tiles
+    assert 0 < status.work_done < status.work
     run(stores, out, Shard(2, 2))
-    assert read_status(out).is_complete
+    assert read_status(out).of("infer").is_complete
     run(stores, tmp_path / "calm")
     assert digests(out) == digests(tmp_path / "calm")
 
@@ -158,11 +158,24 @@ def test_what_a_kill_at_the_end_of_a_slide_leaves_is_removed(stores, tmp_path):
     assert digests(out) == expected
 
 
+def test_what_a_kill_leaves_half_written_is_in_no_digests(stores, tmp_path):
+    out = tmp_path / "p"
+    assert run(stores, out, Shard(1, 1), stop=18) is None
+    for group in ("tall", "tall/labels/prediction", "two/labels/prediction"):
+        for file in ("0/c/0/.0.0a1b2c3d.partial", "zarr.json.0a1b.tmp"):
+            path = out / PARTIAL / group / file
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"cut")
+    run(stores, out, Shard(1, 1))
+    run(stores, tmp_path / "calm")
+    assert digests(out) == digests(tmp_path / "calm")
+
+
 def test_a_shard_leaves_the_share_of_one_that_has_not_begun(stores, tmp_path):
     report = run(stores, tmp_path / "p", Shard(1, 2))
     assert report.elsewhere > 0
     assert "left to other processes" in "\n".join(report.lines())
-    assert read_status(tmp_path / "p").count("waiting") + len(report.slides) <= 3
+    assert read_status(tmp_path / "p").of("infer").count("waiting") + len(report.slides) <= 3
     assert run(stores, tmp_path / "p", Shard(1, 2)).elsewhere == 0  # repeated, it does the rest
 
 
@@ -188,8 +201,26 @@ def test_what_cannot_be_shared_is_refused(stores, tmp_path):
     options = InferOptions(shard=Shard(1, 2), device="cpu")
     with pytest.raises(ConfigError, match="--shard 1/2 with --overwrite"):
         infer_with(MODEL, stores, tmp_path / "p", options, overwrite=True, progress=Silent())
-    with pytest.raises(StoreNotFoundError, match="wsi-seg infer"):
+    with pytest.raises(StoreNotFoundError, match=r"no collection at .*none; expected one that"):
         read_status(tmp_path / "none")
+
+
+def test_a_shard_with_another_overlap_is_refused_while_one_is_at_work_and_leaves_its_slides(
+    stores, tmp_path
+):
+    out, there = tmp_path / "p", Note.own("wsi-seg infer", shard="1/2", options="another run")
+    assert run(stores, out, Shard(1, 2), stop=18) is None
+    with pytest.raises(BatchError, match="overlap") as caught:
+        run([one for one in stores if one.name == "tall"], out, Shard(1, 1), overlap=0.25)
+    assert "unfinished work with other settings" in caught.value.failures["tall"]
+    file = out / RUN / "node7-1-0.alive"
+    file.write_text(json.dumps(asdict(replace(there, host="node7", kernel="of node7"))))
+    with pytest.raises(BusyError, match="other options or other slides"):
+        run(stores, out, Shard(2, 2))
+    file.unlink()
+    run(stores, out, Shard(1, 1))
+    run(stores, tmp_path / "calm")
+    assert digests(out) == digests(tmp_path / "calm")
 
 
 def test_another_verb_is_kept_off_while_a_shard_is_at_work(stores, tmp_path):
@@ -216,13 +247,13 @@ def test_a_process_of_another_machine_is_shown_until_its_lease_ends(stores, tmp_
     file = out / RUN / "node7-1-0.alive"
     file.write_text(json.dumps(asdict(there)))
     os.utime(file, (time.time() - 12, time.time() - 12))
-    (shown,) = read_status(out).processes
+    (shown,) = read_status(out).of("infer").processes
     assert (shown.note, shown.certain) == (there, False)
     assert re.search(
         r"on node7, .*last sign \d+ s ago, counts as ended 60 s after that", str(shown)
     )
     os.utime(file, (time.time() - 61, time.time() - 61))
-    assert read_status(out).processes == ()
+    assert read_status(out).of("infer").processes == ()
 
 
 @pytest.mark.parametrize(

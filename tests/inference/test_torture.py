@@ -81,7 +81,7 @@ class Asking(threading.Thread):
             # One that was waited for has ended, whatever its file says.
             ended = set(self.ended)
             try:
-                status = read_status(self.out)
+                status = read_status(self.out).of("infer")
             except StoreNotFoundError:
                 continue
             started = set(self.started)
@@ -99,7 +99,7 @@ class Asking(threading.Thread):
                 "what runs has owners at work": all(
                     slide.owners and set(slide.owners) <= set(pids) for slide in running
                 ),
-                "tiles are counted": 0 <= status.tiles_done <= status.tiles,
+                "tiles are counted": 0 <= status.work_done <= status.work,
             }
             self.wrong += [(name, status) for name, good in checks.items() if not good]
             done = now
@@ -209,11 +209,12 @@ def killed_once(many, rng):
         child.kill()
     many.end(children, killed=True)
     if (many.out / RUN).is_dir():
-        status = read_status(many.out)
+        status = read_status(many.out).of("infer")
         assert not status.processes
         assert not status.count("running")
     many.end_all(shards)
-    if not read_status(many.out).is_complete:  # all had ended before the last kill's share
+    # All had ended before the last kill's share.
+    if not read_status(many.out).of("infer").is_complete:
         many.end_all([None])
     return kills
 

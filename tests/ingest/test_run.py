@@ -24,6 +24,7 @@ from wsi_seg.errors import (
     WsiSegError,
 )
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.half_written import partial_mark
 from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides
@@ -32,7 +33,6 @@ from wsi_seg.progress import Silent
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import OpenOptions, Window
 from wsi_seg.store import create_collection, open_collection
-from wsi_seg.store.lock import locked
 from wsi_seg.testing.phantoms import write_mhd
 from wsi_seg.testing.store_conformance import zarr_levels
 
@@ -268,8 +268,19 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path, codec):
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
         child.stdout.close()
-    with locked(out, "wsi-seg tile"):  # as the command does: it removes what was half written
-        tile_slides([path], out, codec=Codec(codec), progress=Silent())
+    tile_slides([path], out, codec=Codec(codec), progress=Silent())
+    assert files_of(out) == files_of(tmp_path / "calm.zarr")
+
+
+def test_what_a_start_that_was_killed_has_half_written_is_removed(tmp_path):
+    path, out = tmp_path / "slide.tif", tmp_path / "s.zarr"
+    write_coordinate_tiff(path, extents=EXTENTS)
+    (out / ".wsi_seg").mkdir(parents=True)
+    mark = partial_mark("node7", 1)
+    for file in (out / f".zarr.json.{mark}.partial", out / f".wsi_seg/.zarr.json.{mark}.partial"):
+        file.write_text("{")
+    tile_slides([path], out, progress=Silent())
+    tile_slides([path], tmp_path / "calm.zarr", progress=Silent())
     assert files_of(out) == files_of(tmp_path / "calm.zarr")
 
 

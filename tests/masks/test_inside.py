@@ -83,6 +83,24 @@ def test_tiles_that_are_left_out_have_no_pixel_inside(box, tile_px, by_class):
             assert has <= touched[row, column] <= near
 
 
+@given(
+    st.lists(st.tuples(st.floats(0, 310), st.floats(0, 230)), min_size=3, max_size=8), BOXES,
+    st.integers(1, 230), st.booleans(),
+)  # fmt: skip
+def test_touched_pixels_are_those_of_which_a_part_is_inside(corners, box, height, aligned):
+    area = shapely.MultiPoint(corners).convex_hull.buffer(0)
+    x, y, width, tall = box
+    inside = Inside.parse(bbox=f"{x},{y},{width},{tall}")
+    if not aligned and not area.is_empty:
+        inside = Inside("drawn", area)
+    small = Extent(height=height, width=max(1, height * 310 // 230))
+    found = inside.rows(None, FULL, small, touched=True)
+    ys, xs = range(small.height), range(small.width)
+    pixel = Extent(height=1, width=1)
+    assert np.array_equal(found, inside.touched(None, FULL, small, ys, xs, pixel))
+    assert (inside.rows(None, FULL, small) <= found).all()
+
+
 def test_polygons_with_a_hole_and_their_common_part_with_a_box(tmp_path):
     ring = shapely.box(20, 10, 120, 90).difference(shapely.box(50, 30, 80, 60))
     file = save(tmp_path / "part.geojson", ring, shapely.box(200, 100, 210, 120))

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wsi_seg import half_written
 from wsi_seg.store import presence as presence_module
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.presence import Note, Presence
@@ -137,7 +138,8 @@ def test_an_owner_is_taken_for_gone_only_where_its_claim_did_not_change_hands(ow
     assert other.claims.holder("a") == other.presence.id
 
 
-def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
+@pytest.mark.parametrize("clock", [1e9, 4e9], ids=["years behind", "years ahead"])
+def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch, clock):
     monkeypatch.setattr(presence_module, "_kernel", lambda: "")  # as on another machine
     now = [0.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
@@ -146,11 +148,28 @@ def test_without_locks_of_the_file_system_signs_tell(owners, monkeypatch):
     assert not two.claims.take("a")
     now[0] = 59.0
     assert not two.claims.take("a")
-    now[0] = 200.0  # a sign, though the clock of the other machine is years behind
-    os.utime(one.presence.folder / f"{one.presence.id}.alive", (1e9, 1e9))
+    now[0] = 200.0  # a sign, whatever the clock of the other machine says
+    os.utime(one.presence.folder / f"{one.presence.id}.alive", (clock, clock))
     assert not two.claims.take("a")
     now[0] = 261.0
     assert two.claims.take("a")
+
+
+def test_a_process_whose_file_is_taken_for_one_of_a_kill_makes_it_again(owners, monkeypatch):
+    lock, swept = presence_module._lock, list[str]()
+
+    def sweep(descriptor, path):
+        if not swept:
+            swept.extend(half_written.partials_in(path.parent).values())
+            path.unlink()
+            raise FileNotFoundError(path)
+        return lock(descriptor, path)
+
+    monkeypatch.setattr(presence_module, "_lock", sweep)
+    owner = owners()
+    assert owner.claims.take("a")
+    assert swept == [half_written.partial_mark(owner.presence.note.host, os.getpid())]
+    assert owner.presence.watcher.lives(owner.presence.id)
 
 
 def refuse(*_):

@@ -8,8 +8,8 @@ import textwrap
 
 import pytest
 
-from wsi_seg.atomic import partial_mark
 from wsi_seg.errors import BusyError, OutputError
+from wsi_seg.half_written import partial_mark
 from wsi_seg.store.lock import locked, sharing
 
 HOLD = """

@@ -1,6 +1,9 @@
 """Turns: each slide is done once and the end once, however processes come, go and are killed."""
 
 import contextlib
+import errno
+import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -13,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_seg.errors import BusyError, SlideError
+from wsi_seg.errors import BusyError, OutputError, SlideError
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store.turns import taking_turns
@@ -37,7 +40,7 @@ class Folder:
             raise SlideError(f"{name} cannot be read")
         return name.upper()
 
-    def share(self, shard, *, stop=None, at_end=False, at_once=1):
+    def share(self, shard, *, stop=None, at_end=False):
         """Do a share as a process does; stop after so many slides, or in the middle of the end."""
         left = [stop]
 
@@ -55,7 +58,6 @@ class Folder:
                 shard,
                 self.sizes,
                 options={"a": Path("b")},
-                at_once=at_once,
                 is_current=lambda name, result: name not in self.stale,
                 progress=Silent(),
             ) as turns,
@@ -94,14 +96,13 @@ def test_any_kills_lose_one_slide_each_and_the_end_is_made_once(sizes, count, ev
         assert len(folder.ends) == 1
 
 
-@pytest.mark.parametrize("at_once", [1, 3])
-def test_of_processes_at_once_none_does_what_another_does(tmp_path, at_once):
+def test_of_processes_at_once_none_does_what_another_does(tmp_path):
     folder = Folder(tmp_path, {f"slide{number}": number for number in range(40)})
     barrier = threading.Barrier(6)
 
     def share(number):
         barrier.wait()
-        folder.share(Shard(number % 3 + 1, 3), at_once=at_once)  # two have the same share
+        folder.share(Shard(number % 3 + 1, 3))  # two have the same share
 
     threads = [threading.Thread(target=share, args=(number,)) for number in range(6)]
     for thread in threads:
@@ -139,7 +140,49 @@ def test_what_does_not_hold_any_more_is_done_again(tmp_path):
     assert len(folder.ends) == 2
 
 
-def test_a_process_with_other_options_is_refused_while_one_is_at_work(tmp_path):
+def test_a_disk_that_fills_up_at_any_moment_costs_no_slide(tmp_path, monkeypatch):
+    fsync, calls, full = os.fsync, itertools.count(), -1
+
+    def fill(descriptor):
+        if next(calls) == full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill)
+    Folder(tmp_path / "calm", {"a": 1, "b": 1, "c": 1}).share(Shard(1, 1))
+    for full in range(next(calls)):
+        folder, calls = Folder(tmp_path / str(full), {"a": 1, "b": 1, "c": 1}), itertools.count()
+        folder.bad = {"b"}
+        with contextlib.suppress(OutputError):
+            folder.share(Shard(1, 1))
+        calls = itertools.count(full + 1)  # there is room again
+        folder.share(Shard(1, 1))
+        assert folder.ends[-1].results == {"a": "A", "c": "C"}
+        assert folder.ends[-1].failures == {"b": "b cannot be read"}
+        assert folder.share(Shard(1, 1)) == []
+
+
+def test_what_a_process_notes_after_it_lost_a_slide_counts_for_nothing(tmp_path):
+    with taking_turns(
+        tmp_path, "export", Shard(1, 1), {"a": 1.0, "b": 1.0}, options={},
+        is_current=lambda *_: True, progress=Silent(),
+    ) as turns:  # fmt: skip
+        for name, fails in (("a", True), ("b", False)):
+            with turns.turn(name) as turn:
+                assert turn is not None
+                (own,) = tmp_path.glob(".wsi_seg/turns/*/claims/*")
+                own.with_name(f"{own.stem}.1").write_text("node7-1-0")
+                with pytest.raises(BusyError, match="taken over"):
+                    turn.require_mine()
+                if fails:
+                    raise SlideError("what was written is gone")
+            own.unlink()
+            own.with_name(f"{own.stem}.1").unlink()
+        assert turns.left == ["a", "b"]
+
+
+@pytest.mark.parametrize("other", ["options", "slides", "sizes"])
+def test_a_process_with_other_options_or_slides_is_refused_while_one_is_at_work(tmp_path, other):
     script = """
         import sys
         from pathlib import Path
@@ -147,12 +190,15 @@ def test_a_process_with_other_options_is_refused_while_one_is_at_work(tmp_path):
         from wsi_seg.shard import Shard
         from wsi_seg.store.turns import taking_turns
         with taking_turns(
-            Path(sys.argv[1]), "export", Shard(1, 2), {"a": 1}, options={"a": 1},
+            Path(sys.argv[1]), "export", Shard(1, 2), SIZES, options=OPTIONS,
             is_current=lambda name, result: True, progress=Silent(),
         ):
             print("held", flush=True)
             sys.stdin.read()
     """
+    sizes = {"slides": {"b": 1}, "sizes": {"a": 2}}.get(other, {"a": 1})
+    options = '{"a": 1}' if other == "options" else '{"a": Path("b")}'
+    script = script.replace("SIZES", str(sizes)).replace("OPTIONS", options)
     folder = Folder(tmp_path, {"a": 1})
     with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)],

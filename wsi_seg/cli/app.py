@@ -19,7 +19,7 @@ from wsi_seg.cli import (
     infer,
     info,
     mine,
-    next,
+    next_,
     pack,
     preview,
     pseudo,
@@ -34,7 +34,7 @@ from wsi_seg.cli import (
     verify,
     view,
 )
-from wsi_seg.cli.console import configure_logging
+from wsi_seg.cli.console import configure_logging, verb_of
 from wsi_seg.cli.ct import candidates, froc, lungs
 from wsi_seg.cli.help import VerbGroup, help_text
 
@@ -43,7 +43,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 # Headings of --help, and their commands in the order of a typical workflow.
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Data": (info.info, tile.tile, annotate.annotate, dedup.dedup, stats.stats, verify.verify),
-    "Train": (recipe.recipe, preview.preview, train.train, mine.mine, next.next, pseudo.pseudo),
+    "Train": (recipe.recipe, preview.preview, train.train, mine.mine, next_.next_, pseudo.pseudo),
     "Predict": (infer.infer, status.status, export.export),
     "Evaluate": (evaluate.evaluate, search.search, calibrate.calibrate, ensemble.ensemble),
     "View": (view.view, report.report),
@@ -66,7 +66,7 @@ def _group(text: str) -> typer.Typer:
 app = _group("Segment gigapixel slides: stores, training, seamless inference, polygons.")
 for _heading, _verbs in _GROUPS.items():
     for _verb in _verbs:
-        app.command(help=help_text(_verb), rich_help_panel=_heading)(_verb)
+        app.command(verb_of(_verb), help=help_text(_verb), rich_help_panel=_heading)(_verb)
 
 _ct = _group("CT volumes: lung masks, candidates and their FROC.")
 for _verb in (lungs.lungs, candidates.candidates, froc.froc):

@@ -143,7 +143,7 @@ def run_verb(
     code = 0
     try:
         try:
-            verb = _verb_of(body)
+            verb = verb_of(body)
             with _locked(writes, makes, anywhere, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
             code = 0 if summary["status"] == "done" else FAILED
@@ -168,10 +168,10 @@ def run_verb(
         raise typer.Exit(code)
 
 
-def _verb_of(body: Callable[[Terminal], Mapping[str, object]]) -> str:
+def verb_of(function: Callable[..., object]) -> str:
     """Return the name of a command, after which its file is named."""
-    path = body.__module__.removeprefix("wsi_seg.cli.")
-    return path.replace(".", " ").replace("_", "-")
+    path = function.__module__.removeprefix("wsi_seg.cli.")
+    return path.rstrip("_").replace(".", " ").replace("_", "-")
 
 
 def _locked(

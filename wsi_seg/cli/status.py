@@ -10,9 +10,10 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 
 
 def status(
-    prediction: Annotated[Path, typer.Argument(help="Collection that `wsi-seg infer` makes.")] = (
-        Path("pred.zarr")
-    ),
+    collection: Annotated[
+        Path,
+        typer.Argument(help="Collection that commands work on: of slides, or of predictions."),
+    ] = Path("pred.zarr"),
     watch: Annotated[
         bool, typer.Option("--watch", help="Say it again whenever it changes, until all is done.")
     ] = False,
@@ -21,26 +22,27 @@ def status(
     ] = 5.0,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Say what of a run is done, running, failed or left.
+    """Say what of a command is done, running, failed or left.
 
-    That is where slides are running, why others failed, and how long the rest takes. It reads
-    journals alone, so it may run on any machine and at any time.
+    That is where slides are running and since when, why others failed, and how long the rest
+    takes: of infer, and of tile, annotate, evaluate and export that are given --shard. It reads
+    alone, so it may run on any machine and at any time.
 
     For example:
 
       wsi-seg status pred.zarr
-      wsi-seg status pred.zarr --watch
+      wsi-seg status store.zarr --watch
       wsi-seg status pred.zarr --json
     """
 
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.inference.status import read_status
 
-        found = read_status(prediction)
+        found = read_status(collection)
         terminal.say("\n".join(found.lines()))
         while watch and not found.is_complete:
             time.sleep(every)
-            before, found = found, read_status(prediction)
+            before, found = found, read_status(collection)
             if found.slides != before.slides:
                 terminal.say("\n".join(["", *found.lines()]))
         return found.to_json()

@@ -187,7 +187,6 @@ class Scoring:
     def options(self) -> dict[str, object]:
         """Serialize everything except the pixel arrays to JSON values."""
         return {
-            "slides": self.predictions.names(),
             "truth": str(self.slides.path),
             "label": self.label,
             "rule": None if self.rule is None else asdict(self.rule),

@@ -169,7 +169,7 @@ def _share(
         "export",
         shard,
         areas(predictions),
-        options={"targets": asdict(targets), "slides": predictions.names()},
+        options={"targets": asdict(targets)},
         is_current=is_current,
         progress=progress,
     ) as turns:

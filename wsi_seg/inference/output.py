@@ -121,12 +121,24 @@ class SlideOutput:
                         self.complete = True
                         continue
                     self._create_group(card, training)
+                    if not self._still_begins():
+                        continue
                 parts = None if begun else self._parts
                 self._journal = Journal(path, self._settings, owner=self._own, parts=parts)
+                if not begun and not self._still_begins():
+                    continue
                 self._parts = self._journal.parts
                 if not is_new:
                     (self._partial / AGAIN).unlink(missing_ok=True)
                 return
+
+    def _still_begins(self) -> bool:
+        """Whether no other process has taken the beginning over, as if this one had ended."""
+        if self._claims.has(_BEGIN):
+            return True
+        if _BEGIN not in self._claims.held():  # it has finished the slide: this is left alone
+            delete(self._partial)
+        return False
 
     def _create_group(self, card: ModelCard, training: Mapping[str, object]) -> None:
         attributes = PredictionInfo(

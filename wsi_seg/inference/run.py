@@ -208,7 +208,8 @@ def _infer(
 ) -> InferReport:
     """Predict in one run; ``refine`` changes plans by what an earlier one found."""
     shard = options.shard
-    with sharing(out, _VERB, shard=None if shard is None else str(shard)) as presence:
+    share, name = None if shard is None else str(shard), run_name(model, options)
+    with sharing(out, _VERB, shard=share, options=name) as presence:
         started = time.perf_counter()
         plan, tuning, record = _planned(
             model, stores, out, options, overwrite, executor, refine, presence

@@ -37,6 +37,7 @@ from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
+from wsi_seg.store.turns import Turn
 from wsi_seg.store.writer import delete, rename, seal, write_rows
 
 
@@ -75,22 +76,16 @@ class Unit:
 class SlideJob:
     """One slide while it is written to the collection."""
 
-    def __init__(self, slide: Slide, name: str, out: Path, options: TileOptions) -> None:
+    def __init__(
+        self, slide: Slide, name: str, out: Path, options: TileOptions, turn: Turn | None = None
+    ) -> None:
         self.source_bytes = source_bytes(slide.path)
-        self._slide, self._name, self._options = slide, name, options
+        self._slide, self._name, self._options, self._turn = slide, name, options, turn
         self._final, self._partial = out / name, out / PARTIAL / name
-        shown = options.opening.window
-        self._info = StoreInfo(
-            source=SourceInfo(
-                name=source_name(slide.path),
-                bytes=self.source_bytes,
-                sha256_of_ends=source_digest(slide.path),
-            ),
-            codec=str(options.codec),
+        self._info = replace(
+            _asked(slide.path, options),
             scene=slide.scene,
-            window=None if shown is None else (shown.low, shown.high),
             icc=slide.icc if isinstance(slide, IccSlide) else None,
-            inside=None if options.inside is None else options.inside.description,
             slice_mm=slide.slice_mm,
             mpp_source=slide.mpp_source,
             reader=slide.format,
@@ -123,6 +118,7 @@ class SlideJob:
         require_allowed(attributes)
         journal_path = self._partial / JOURNAL
         journal = Journal(journal_path, self._settings)
+        self._require_mine()
         if not journal.done:
             # Nothing is lost, and whatever a kill left half made is gone.
             delete(self._partial)
@@ -156,17 +152,23 @@ class SlideJob:
         done = self._journal.done.get(unit.key)
         if done is not None and done == _checksums(unit):
             return
+        self._require_mine()
         self._journal.record(unit.key, self._write(unit))
+
+    def _require_mine(self) -> None:
+        if self._turn is not None:
+            self._turn.require_mine()
 
     def finish(self) -> None:
         """Add the tissue mask, and give the store its final name."""
+        self._require_mine()
         if not self._is_sealed:
             delete(self._partial / LABELS)
             image = open_multiscale(self._partial)
             write_mask_of(SlideStore(self._partial, self._name, image), self._options.inside)
             seal(self._partial, self._digests())
         if object_path(self._partial) is None:
-            (self._partial / JOURNAL).unlink()
+            (self._partial / JOURNAL).unlink(missing_ok=True)
         rename(self._partial, self._final, replace=self._options.overwrite, without=(JOURNAL,))
 
     def _digests(self) -> dict[str, int]:
@@ -204,19 +206,26 @@ def tiled_before(
     if object_path(path) is None or options.overwrite or not (final / METADATA).is_file():
         return None
     store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
-    info, nbytes, shown = store.info, source_bytes(path), opening.window
-    source = SourceInfo(source_name(path), nbytes, source_digest(path))
-    same_mpp = info.mpp_source != "option" if mpp is None else store.image.slide_mpp == mpp
-    same = (info.source, info.codec, info.window, info.icc is not None, info.inside) == (
-        source,
-        str(options.codec),
-        None if shown is None else (shown.low, shown.high),
-        opening.icc,
-        None if options.inside is None else options.inside.description,
+    there, known = store.image.slide_mpp, store.info
+    # Scene and profile are those of the slide, if these are what was asked for.
+    asked = replace(_asked(path, options), scene=known.scene, icc=known.icc)
+    same = asked.settings(there if mpp is None else mpp) == known.settings(there)
+    same = same and opening.scene in (None, str(known.scene))
+    same = same and opening.icc == (known.icc is not None)
+    if not same or (mpp is None and known.mpp_source == "option"):
+        return None
+    return TiledSlide.of(store, source_bytes(path), skipped=True)
+
+
+def _asked(path: Path, options: TileOptions) -> StoreInfo:
+    """Collect what is stored about a slide, as far as its file and the options decide it."""
+    shown = options.opening.window
+    return StoreInfo(
+        source=SourceInfo(source_name(path), source_bytes(path), source_digest(path)),
+        codec=str(options.codec),
+        window=None if shown is None else (shown.low, shown.high),
+        inside=None if options.inside is None else options.inside.description,
     )
-    if same and same_mpp and opening.scene in (None, str(info.scene)):
-        return TiledSlide.of(store, nbytes, skipped=True)
-    return None
 
 
 def named_again(

@@ -62,7 +62,7 @@ def write_mask_of(store: SlideStore, inside: Inside | None) -> None:
         return
     full = store.pyramid.extent
     extent = thumbnail_extent(full, TISSUE_PX)
-    mask = _touched(inside, full, extent, Extent(height=1, width=1))
+    mask = inside.rows(None, full, extent, touched=True)
     write_mask(store, mask, downsample=full.width / extent.width)
 
 

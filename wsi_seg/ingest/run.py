@@ -29,10 +29,11 @@ from wsi_seg.store.layout import (
     create_collection,
     update_names,
 )
+from wsi_seg.store.lock import sharing
 from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.own import remove_own_folder
-from wsi_seg.store.turns import Turns, taking_turns
-from wsi_seg.store.writer import remove_if_empty
+from wsi_seg.store.turns import Turn, Turns, taking_turns
+from wsi_seg.store.writer import delete, remove_if_empty
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +87,8 @@ def tile_slides(
         If there is no slide, or the only one fails.
     OutputError
         If the collection cannot be written.
+    BusyError
+        If another command is at work in it.
     BatchError
         If all slides fail.
 
@@ -101,25 +104,19 @@ def tile_slides(
         raise ConfigError(
             f"got --shard {shard} with --overwrite; expected it alone: choose another --out"
         )
-    is_new = shard is None and not (out / METADATA).exists()
-    create_collection(out)
     started = time.perf_counter()
     options = TileOptions(codec, opening, overwrite, found.mpp, found.inside)
     batch = _Batch(out, options, workers, stage, progress)
     elsewhere = 0
     if shard is None:
-        batch.run(found.names)
+        with sharing(out, "wsi-seg tile"):
+            batch.run_all(found.names)
     else:
+        create_collection(out)
         elsewhere = batch.run_share(found.names, shard)
-    done, failures = batch.done, batch.failures
-    remove_if_empty(out)
-    if is_new and not done and not (out / PARTIAL).exists():
-        (out / METADATA).unlink()
-        remove_own_folder(out)
-        with contextlib.suppress(OSError):  # it was there before, or is held by the command
-            out.rmdir()
-    else:
+        remove_if_empty(out)
         update_names(out)
+    done, failures = batch.done, batch.failures
     errors = {found.names[path]: error for path, error in failures.items()}
     errors |= found.clashes
     if len(errors) == 1 and not done:
@@ -151,6 +148,19 @@ class _Batch:
         self.done: list[TiledSlide] = []
         self.failures: dict[Path, WsiSegError] = {}
 
+    def run_all(self, names: Mapping[Path, str]) -> None:
+        """Tile slides; a collection is not made where all of them fail."""
+        out = self._out
+        is_new = not (out / METADATA).exists()
+        create_collection(out)
+        self.run(names)
+        remove_if_empty(out)
+        if is_new and not self.done and not (out / PARTIAL).exists():
+            (out / METADATA).unlink()
+            remove_own_folder(out)
+        else:
+            update_names(out)
+
     def run_share(self, names: Mapping[Path, str], shard: Shard) -> int:
         """Tile a share of slides, then what others have left; count those left to others."""
         paths = {name: path for path, name in names.items()}
@@ -163,10 +173,10 @@ class _Batch:
             options={
                 "codec": str(options.codec),
                 "opening": asdict(options.opening),
+                "mpp": options.mpp,
                 "inside": options.inside and options.inside.description,
             },
             is_current=lambda name, _: (self._out / name / METADATA).is_file(),
-            at_once=self._workers,
             progress=self._progress,
         ) as turns:
             for some in turns:
@@ -178,7 +188,7 @@ class _Batch:
         total = sum(source_bytes(path) for path in names)
         self._progress.start("tile", total / 1e6, "MB")
         with ThreadPoolExecutor(self._workers, thread_name_prefix="wsi-tile") as pool:
-            jobs: dict[Future[TiledSlide], Path] = {
+            jobs: dict[Future[TiledSlide | None], Path] = {
                 pool.submit(self._noted, path, name, turns): path for path, name in names.items()
             }
             try:
@@ -191,9 +201,10 @@ class _Batch:
                 raise
         self._progress.finish()
 
-    def _collect(self, job: Future[TiledSlide], path: Path) -> None:
+    def _collect(self, job: Future[TiledSlide | None], path: Path) -> None:
         try:
-            self.done.append(job.result())
+            if (found := job.result()) is not None:
+                self.done.append(found)
         except WsiSegError as error:
             logger.info("%s failed: %s", path, error)
             self.failures[path] = error
@@ -203,15 +214,21 @@ class _Batch:
                 f"{path}: unexpected {type(error).__name__}: {error}; this is a defect of wsi_seg"
             )
 
-    def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide:
+    def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide | None:
+        """Tile a slide; None where another process has it, or has done it."""
         if turns is None:
             return self._tile(path, name)
-        with turns.noting(name) as note:
-            found = self._tile(path, name)
-            note(name)
+        found = None
+        with turns.turn(name) as turn:
+            if turn is None:
+                self._advance(source_bytes(path))
+            else:
+                found = self._tile(path, name, turn)
+        if turn is not None and found is None and (self._out / name / METADATA).is_file():
+            delete(self._out / PARTIAL / name)  # what this process wrote after another was done
         return found
 
-    def _tile(self, path: Path, name: str) -> TiledSlide:
+    def _tile(self, path: Path, name: str, turn: Turn | None = None) -> TiledSlide:
         opening = self._options.opening
         mpp = self._options.mpp.get(name, opening.mpp)
         if (known := tiled_before(path, self._out / name, self._options, mpp)) is not None:
@@ -225,7 +242,7 @@ class _Batch:
             open_slide(local, mpp=mpp, window=opening.window, scene=opening.scene) as file,
         ):
             slide = converted(file) if opening.icc else file
-            job = SlideJob(slide, name, self._out, self._options)
+            job = SlideJob(slide, name, self._out, self._options, turn)
             if job.present():
                 self._advance(job.source_bytes)
                 return job.report(skipped=True)

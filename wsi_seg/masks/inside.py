@@ -110,7 +110,13 @@ class Inside:
         return cls(" and ".join(said), area, name)
 
     def rows(
-        self, slide: Labelled | None, full: Extent, extent: Extent, region: Region | None = None
+        self,
+        slide: Labelled | None,
+        full: Extent,
+        extent: Extent,
+        region: Region | None = None,
+        *,
+        touched: bool = False,
     ) -> NDArray[np.bool_]:
         """Whether pixels of a slide are inside; a pixel is where its centre is.
 
@@ -124,6 +130,8 @@ class Inside:
             Size of the slide at the wanted resolution.
         region
             Which part of that, in pixels of it; None is all.
+        touched
+            Whether pixels count of which any part is inside the area.
 
         Returns
         -------
@@ -140,7 +148,14 @@ class Inside:
         if self.area is not None:
             tall, wide = full.height / extent.height, full.width / extent.width
             transform = Affine(wide, 0, part.x * wide, 0, tall, part.y * tall)
-            found &= burn([(self.area, 1)], found.shape, 0, transform=transform, dtype="uint8") > 0
+            drawn = burn(
+                [(self.area, 1)],
+                found.shape,
+                transform=transform,
+                all_touched=touched,
+                dtype="uint8",
+            )
+            found &= drawn > 0
         if self.class_name is not None:
             label = self._label(slide)
             ids = read_label(label, extent, part.y, part.x, height=part.height, width=part.width)

@@ -5,15 +5,15 @@ shape and their thumbnails correlate, as after re-encoding.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.atomic import write_atomic
-from wsi_seg.batch import require_none, run_each
+from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
@@ -33,37 +33,27 @@ _ROWS = 128
 
 
 @dataclass(frozen=True, slots=True)
-class Duplicates:
+class Duplicates(SlidesReport[str]):
     """Groups of slides that are duplicates of each other, with two or more slides each.
 
     Parameters
     ----------
     slides
-        Number of slides that were compared.
+        Names of the slides that were compared.
     groups
         Names of the slides of each group, sorted.
     failures
         Error message of each slide that could not be read, by name.
     """
 
-    slides: int
     groups: tuple[tuple[str, ...], ...]
-    failures: Mapping[str, str] = field(default_factory=dict)
 
     def lines(self) -> list[str]:
         """Summarise the groups as lines of text."""
         if not self.groups:
-            return [f"{self.slides} slides, no two of them are copies"]
+            return [f"{len(self.slides)} slides, no two of them are copies"]
         groups = [f"  {' = '.join(group)}" for group in self.groups]
-        return [f"{self.slides} slides, {len(self.groups)} groups of copies:", *groups]
-
-    def to_json(self) -> dict[str, object]:
-        """Return the fields as JSON values."""
-        return asdict(self)
-
-    def require_whole(self) -> None:
-        """Raise a `BatchError` if some slides could not be compared."""
-        require_none(self.failures, done=self.slides)
+        return [f"{len(self.slides)} slides, {len(self.groups)} groups of copies:", *groups]
 
 
 def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
@@ -95,7 +85,7 @@ def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates
     pairs = list(_alike(thumbnails, shapes))
     pairs += [[first.setdefault(d, n), n] for n, d in enumerate(digests) if d is not None]
     groups = connected([names[a], names[b]] for a, b in pairs)
-    return Duplicates(len(names), groups, batch.failures)
+    return Duplicates(tuple(names), groups, failures=batch.failures)
 
 
 def _alike(thumbnails: NDArray[np.float32], shapes: NDArray[np.float64]) -> Iterator[list[int]]:

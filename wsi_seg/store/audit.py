@@ -154,7 +154,7 @@ def _audit_shards(group: Path, array: LevelArray, digests: Mapping[str, str]) ->
     level = array.path.relative_to(group).as_posix()
     rows, columns = array.grid
     for name in group_files(group):
-        if not name.startswith(f"{level}/c/") or name.endswith((".tmp", ".partial")):
+        if not name.startswith(f"{level}/c/"):
             continue
         if name not in digests:
             found.append(f"{group / name} is not among the digests")

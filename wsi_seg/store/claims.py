@@ -67,6 +67,10 @@ class Claims:
             number, owner = self._last(part)
         return owner == self._owner  # else the folder is listed as it was before
 
+    def has(self, part: str) -> bool:
+        """Whether this process has a part; another one may have taken it for ended."""
+        return self._last(part)[1] == self._owner
+
     def holder(self, part: str) -> str | None:
         """Live process that has a part, empty where it has not said its name; None for none."""
         number, owner = self._last(part)
@@ -76,6 +80,15 @@ class Claims:
         """Whether a process had a part and has ended."""
         number, owner = self._last(part)
         return owner is not None and not self._lives(part, number, owner)
+
+    def held(self) -> dict[str, bool]:
+        """Tell of each part that was taken, and not given back, whether its process lives."""
+        found = {}
+        for part in _last_numbers(self._folder):
+            number, owner = self._last(part)
+            if owner is not None:
+                found[part] = self._lives(part, number, owner)
+        return found
 
     def give_back(self, part: str) -> None:
         """Let others take a part, if this process has it."""
@@ -124,6 +137,20 @@ def owners_of(folder: Path) -> dict[str, str]:
     for part, number in sorted(_last_numbers(folder).items()):
         with suppress(FileNotFoundError):
             found[part] = read_replaced(folder / f"{part}.{number}").decode()
+    return found
+
+
+def claims_in(folder: Path) -> dict[str, tuple[str, float]]:
+    """Name the last owner of each part, as `owners_of` does, and when it was taken.
+
+    That is in seconds since 1970, by the clock of the file's server.
+    """
+    found = {}
+    for part, number in sorted(_last_numbers(folder).items()):
+        path = folder / f"{part}.{number}"
+        with suppress(FileNotFoundError):
+            taken = path.stat().st_mtime_ns / 1e9
+            found[part] = (read_replaced(path).decode(), taken)
     return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.half_written import is_half_written
 from wsi_seg.object_path import REQUESTS
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, OWN
@@ -88,6 +89,8 @@ def write_digests(
 def _decides(name: str) -> bool:
     """Whether a file, by its path in its group, decides pixels of the group or describes it."""
     first, *rest = name.split("/")
+    if is_half_written(name):
+        return False
     if first == OWN:  # lines of a journal are in the order in which workers were done
         return len(rest) == 1 and name not in (DIGESTS, JOURNAL)
     return not rest or not (first == LABELS or first.startswith("."))
@@ -145,7 +148,7 @@ def store_digest(group: Path) -> str:
 def group_files(group: Path) -> Iterator[str]:
     """Relative paths of the files of a group that decide its pixels or describe them.
 
-    Its digests, its journal, its labels and unfinished work are left out.
+    Its digests, its journal, its labels, unfinished work and what is half written are left out.
     """
     for folder, folders, files in group.walk():
         if folder == group:

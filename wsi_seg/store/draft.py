@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.atomic import requiring_same
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
 from wsi_seg.store.layout import Layout, create_multiscale
@@ -112,7 +113,9 @@ def writing(path: Path, layout: Layout, attributes: Mapping[str, object]) -> Ite
     partial = group / PARTIAL / path.name
     delete(partial)
     draft = _start_draft(partial, layout, attributes)
-    yield draft
-    draft._complete()
+    with requiring_same(partial) as require_same:
+        yield draft
+        draft._complete()
+        require_same()
     commit(partial, path, replace=True)
     remove_if_empty(group)

@@ -140,7 +140,15 @@ def read_parts(path: Path) -> tuple[int, ...]:
 
 
 def merge_units(path: Path, settings: Settings, units: Mapping[str, object]) -> None:
-    """Make one file of those of all processes, its units in order; for finished work."""
+    """Make one file of those of all processes, its units in order; for finished work.
+
+    Raises
+    ------
+    OutputError
+        If there is none any more: another process has finished the work.
+    """
+    if not path.is_file():
+        raise OutputError(f"cannot write {path}: another process has finished this meanwhile")
     header = json.dumps({"settings": settings}) + "\n"
     write_atomic(path, header + _lines(dict(sorted(units.items()))), sync_name=False)
 

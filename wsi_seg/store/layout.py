@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.geometry import Extent, Pyramid
+from wsi_seg.half_written import is_half_written
 from wsi_seg.object_folder import for_each, put_all
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import read_json
@@ -170,7 +171,7 @@ def _is_of_a_start(path: Path) -> bool:
         return True
     except NotADirectoryError:
         return False
-    return all(name == OWN or name.endswith(".partial") for name in children)
+    return all(name == OWN or is_half_written(name) for name in children)
 
 
 def update_names(path: Path) -> None:

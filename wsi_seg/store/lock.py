@@ -5,17 +5,17 @@ others. Reading needs no leave: nothing unfinished can be read.
 """
 
 import errno
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from wsi_seg.atomic import partial_mark, require_writable
+from wsi_seg.atomic import require_writable
 from wsi_seg.errors import AddressError, BusyError, OutputError
+from wsi_seg.half_written import partial_mark, partials_in
 from wsi_seg.object_path import object_path, place
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.names import OWN, RUN
+from wsi_seg.store.names import OWN, RUN, TURNS
 from wsi_seg.store.presence import Note, Presence
 
 _ALONE = "alone"
@@ -125,22 +125,16 @@ def _sweep(folder: Path, presence: Presence) -> None:
     if object_path(folder) is not None:  # object stores show nothing that is half written
         return
     # Looked for first: who begins to write after that is not taken for one that has ended.
-    inside = (folder, folder / OWN, folder / RUN)
-    left = [path for one in inside for path in one.glob(".*.partial") if _mark(path)]
+    inside = (folder, folder / OWN, folder / RUN, *(folder / TURNS).glob("*"))
+    left = {path: mark for one in inside for path, mark in partials_in(one).items()}
     if not left:
         return
     notes = [presence.watcher.note(presence.id)]
     notes += [note for _, note in presence.watcher.others(presence.id)]
     live = {partial_mark(note.host, note.pid) for note in notes if note is not None}
-    for path in left:
-        if _mark(path) not in live:
+    for path, mark in left.items():
+        if mark not in live:
             path.unlink(missing_ok=True)
-
-
-def _mark(path: Path) -> str:
-    """Mark of the process that writes a file; empty for files that are written otherwise."""
-    mark = path.name.split(".")[-2]
-    return mark if re.fullmatch(r"[0-9a-f]{8}", mark) else ""
 
 
 @contextmanager

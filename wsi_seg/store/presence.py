@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
+from wsi_seg.half_written import partial_path
 from wsi_seg.object_path import object_path
 from wsi_seg.shared_files import names_in, opened_again, read_replaced
 
@@ -129,19 +130,12 @@ class Presence:
 
     def __enter__(self) -> "Presence":
         final = _locked_file(self._path)
-        hidden = final.with_name(f".{self.id}.partial")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
         while True:
-            # Another one may remove the folder at its end.
+            # Another one may remove the folder at its end, or take the file for one of a kill.
             with contextlib.suppress(FileNotFoundError):
                 final.parent.mkdir(parents=True, exist_ok=True)
-                self._descriptor = os.open(hidden, flags, 0o644)
+                self._make(final)
                 break
-        # Where there are no locks, or they keep nobody out, signs alone tell.
-        kernel = _kernel() if _lock(self._descriptor, hidden) else ""
-        self._text = json.dumps(asdict(replace(self.note, kernel=kernel))).encode()
-        os.write(self._descriptor, self._text)
-        hidden.rename(final)  # whole and locked before anyone sees it
         try:
             self._announce()
         except OSError:
@@ -151,6 +145,20 @@ class Presence:
             raise
         threading.Thread(target=self._beat, name="wsi-alive", daemon=True).start()
         return self
+
+    def _make(self, final: Path) -> None:
+        """Make the file, which is whole and locked before anyone sees it."""
+        hidden = partial_path(final)
+        self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            # Where there are no locks, or they keep nobody out, signs alone tell.
+            kernel = _kernel() if _lock(self._descriptor, hidden) else ""
+            self._text = json.dumps(asdict(replace(self.note, kernel=kernel))).encode()
+            os.write(self._descriptor, self._text)
+            hidden.rename(final)
+        except FileNotFoundError:
+            os.close(self._descriptor)
+            raise
 
     def _announce(self) -> None:
         """Show the note in the object store, if that keeps one of two from writing it."""

@@ -1,6 +1,7 @@
 """Owns writing pixels: strips of shards, each complete or absent, and the last rename."""
 
 import contextlib
+import errno
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from wsi_seg.atomic import move_folder, remove_folder, remove_tree, require_writable
 from wsi_seg.durable import sync, sync_all
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.half_written import is_half_written
 from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
@@ -116,9 +118,12 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
 def sync_shard_names(array: LevelArray, row: int) -> None:
     """Wait until the names of the shards of a row are on the disk: a name is when its folder is."""
     folder = array.shard_path(row, 0)
-    while folder != array.path:
-        folder = folder.parent
-        sync(folder)
+    try:
+        while folder != array.path:
+            folder = folder.parent
+            sync(folder)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def commit(
@@ -182,26 +187,42 @@ def rename(
     Raises
     ------
     OutputError
-        If it cannot be renamed, for example because the final name is taken.
+        If it cannot be renamed, for example because the final name is taken, or another process
+        has done it, which took this one for ended.
     """
     is_local = object_path(partial) is None
-    old = _aside(partial.with_name(final.name), "old") if is_local else final
     try:
         if is_local and not final.parent.is_dir():
             final.parent.mkdir(parents=True, exist_ok=True)
         if final.parent.name == LABELS:
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
-        if replace and final.is_dir():
-            delete(old)
-            if is_local:
-                final.rename(old)
-        move_folder(partial, final, last=METADATA, first=JOURNAL, without=(SHARED, *without))
-        if replace and is_local and old.exists():
-            delete(old)
+        _rename(partial, final, replace=replace, without=(SHARED, *without))
     except OSError as error:
         raise OutputError(
             f"cannot rename {partial} to {final}: {error.strerror or error}"
         ) from error
+
+
+def _rename(partial: Path, final: Path, *, replace: bool, without: Sequence[str]) -> None:
+    """Give a group its name; a group that has the name is, on disks, removed after that."""
+    if not (partial / METADATA).is_file():  # this process may have been suspended
+        raise OSError(errno.ENOENT, "another process has done so, which took this one for ended")
+    old = final
+    if replace and final.exists():
+        if object_path(final) is None:
+            old = _aside(partial.with_name(final.name), "old")
+            delete(old)
+            final.rename(old)
+        else:
+            delete(final)
+    try:
+        move_folder(partial, final, last=METADATA, first=JOURNAL, without=without)
+    except OSError:
+        if old.exists() and not final.exists():
+            old.rename(final)
+        raise
+    if old != final:
+        delete(old)
 
 
 def remove_if_empty(group: Path) -> None:
@@ -250,10 +271,10 @@ def _aside(path: Path, mark: str) -> Path:
 
 
 def _sweep(group: Path) -> list[str]:
-    """List files, and remove those that a kill left under the temporary names of writes."""
+    """List files, and remove those that a kill left half written."""
     kept = []
     for name in files_in(group):
-        if name.endswith((".tmp", ".partial")):
+        if is_half_written(name):
             (group / name).unlink(missing_ok=True)
         else:
             kept.append(name)

@@ -9,7 +9,7 @@ from wsi_seg.cli.console import JsonFlag, Terminal, run_verb
 from wsi_seg.cli.options import LabelOption
 
 
-def next(
+def next_(
     slides: Annotated[Path, typer.Argument(help="Collection made by `wsi-seg tile`.")],
     predictions: Annotated[
         Path, typer.Argument(help="Predictions of those slides, with probabilities.")
