@@ -28,12 +28,12 @@ from measure import Ratio, Results, in_turn, medians
 from torch import nn
 
 from wsi_seg.classes import ClassTable
+from wsi_seg.files.object_path import REQUESTS, ObjectPath, object_path, place
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.inference.waits import describe_shares
 from wsi_seg.models import ModelCard
-from wsi_seg.object_path import REQUESTS, ObjectPath, object_path, place
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, create_multiscale, open_collection, update_names
 from wsi_seg.store.arrays import read_level_array

@@ -13,7 +13,7 @@ import pytest
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from tests.object_servers import SERVERS
-from wsi_seg.object_path import place
+from wsi_seg.files.object_path import place
 from wsi_seg.testing.stores import digests
 
 pytest.importorskip("obstore", reason="needs the extra `remote`")
@@ -109,7 +109,7 @@ class _Handler(WSGIRequestHandler):
 @contextmanager
 def object_store(scheme: str = "s3") -> Iterator[Gate]:
     """Gate of a server with an empty bucket; the environment names it meanwhile."""
-    from wsi_seg.object_store import client_of
+    from wsi_seg.files.object_store import client_of
 
     serve, settings = SERVERS[scheme]
     with serve(BUCKET) as app, pytest.MonkeyPatch.context() as patch:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from wsi_seg.atomic import atomic_path, write_atomic
 from wsi_seg.errors import OutputError
+from wsi_seg.files.atomic import atomic_path, write_atomic
 from wsi_seg.progress import Progress
 
 # Name, height and width in pixels, and seed. The last slide is not used in training.

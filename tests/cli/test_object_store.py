@@ -9,9 +9,9 @@ import pytest
 from tests.commands import run, run_json
 from tests.makers.coordinates import write_coordinate_tiff
 from tests.object_store import BUCKET, object_store
-from wsi_seg import object_store as clients
+from wsi_seg.files import object_store as clients
+from wsi_seg.files.object_path import place
 from wsi_seg.geometry import Extent
-from wsi_seg.object_path import place
 
 ROOT = f"s3://{BUCKET}"
 SECRETS = ("me:", "word", "Signature", "12ab", "not-to-be-seen")

@@ -15,11 +15,11 @@ import zarr
 from PIL import Image
 from starlette.testclient import TestClient
 
-from wsi_seg.address import is_remote
 from wsi_seg.annotations import read_annotations
 from wsi_seg.classes import ClassTable
 from wsi_seg.exporting.run import export
 from wsi_seg.exporting.targets import ExportTargets
+from wsi_seg.files.address import is_remote
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with

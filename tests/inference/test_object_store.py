@@ -20,8 +20,8 @@ from torch import nn
 from tests.cards import make_card
 from tests.inference.test_shards import MODEL, Killed, load, run
 from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
-from wsi_seg import object_store as clients
 from wsi_seg.errors import OutputError
+from wsi_seg.files import object_store as clients
 from wsi_seg.inference.distribute import DaskExecutor
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions

@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-import wsi_seg.stage as stage_module
+import wsi_seg.files.stage as stage_module
 from tests.makers.coordinates import write_coordinate_tiff
 from tests.object_store import fetched, in_bucket, object_store, sent
 from wsi_seg.errors import AddressError, BatchError, SlideError, WsiSegError
+from wsi_seg.files.object_path import ObjectPath
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest import job as job_module
 from wsi_seg.ingest import run as run_module
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.object_path import ObjectPath
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import digests

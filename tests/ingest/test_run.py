@@ -23,8 +23,8 @@ from wsi_seg.errors import (
     UnsupportedSlideError,
     WsiSegError,
 )
+from wsi_seg.files.half_written import partial_mark
 from wsi_seg.geometry import Extent, Region
-from wsi_seg.half_written import partial_mark
 from wsi_seg.ingest.names import name_slides
 from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides

@@ -9,7 +9,7 @@ import textwrap
 import pytest
 
 from wsi_seg.errors import BusyError, OutputError
-from wsi_seg.half_written import partial_mark
+from wsi_seg.files.half_written import partial_mark
 from wsi_seg.store.lock import locked, sharing
 
 HOLD = """

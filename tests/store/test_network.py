@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from wsi_seg.atomic import atomic_folder, write_atomic
-from wsi_seg.durable import sync
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.files.atomic import atomic_folder, write_atomic
+from wsi_seg.files.durable import sync
+from wsi_seg.files.shared import read_replaced
 from wsi_seg.geometry import Region
-from wsi_seg.shared_files import read_replaced
 from wsi_seg.store import delete, open_collection
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.presence import Note, Presence, Watcher

@@ -7,10 +7,10 @@ import pytest
 
 from tests.object_servers import SERVERS
 from tests.object_store import in_bucket, object_store
-from wsi_seg.atomic import append_line, create_new, move_folder, remove_folder, write_atomic
 from wsi_seg.errors import AddressError, OutputError
-from wsi_seg.object_path import object_path, place
-from wsi_seg.object_store import client_of
+from wsi_seg.files.atomic import append_line, create_new, move_folder, remove_folder, write_atomic
+from wsi_seg.files.object_path import object_path, place
+from wsi_seg.files.object_store import client_of
 
 
 @pytest.fixture

@@ -15,13 +15,13 @@ import pytest
 
 from tests.makers.coordinates import write_coordinate_tiff
 from tests.object_store import BUCKET, object_store
-from wsi_seg import object_store as clients
-from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import AddressError, OutputError, StoreError, StoreNotFoundError
+from wsi_seg.files import object_store as clients
+from wsi_seg.files.address import is_remote, without_secrets
+from wsi_seg.files.object_path import place
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue, write_values
-from wsi_seg.object_path import place
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, shared_cache
 from wsi_seg.store.layout import update_names

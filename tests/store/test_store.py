@@ -25,10 +25,10 @@ from wsi_seg.errors import (
     StoreIncompleteError,
     StoreNotFoundError,
 )
+from wsi_seg.files.shared import read_version
 from wsi_seg.geometry import Extent, Region, extend_pyramid
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.progress import Silent
-from wsi_seg.shared_files import read_version
 from wsi_seg.store import (
     Layout,
     commit,

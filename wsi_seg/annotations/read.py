@@ -16,8 +16,8 @@ from wsi_seg.annotations.rle_csv import is_rle_csv, read_rle_csv
 from wsi_seg.annotations.table import Table, headers, read_table
 from wsi_seg.choices import Dialect
 from wsi_seg.errors import AnnotationError
+from wsi_seg.files.json_text import parse_json
 from wsi_seg.geometry import Extent
-from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.volume import VolumeGrid
 

@@ -12,12 +12,12 @@ from typing import Annotated, TextIO
 
 import typer
 
-from wsi_seg.address import without_secrets
 from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.cli.lines import wrapped
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.extras import naming_extra
+from wsi_seg.files.address import without_secrets
 
 __all__ = ["JsonFlag", "RichProgress", "Terminal", "configure_logging", "run_verb", "words_given"]
 
@@ -181,7 +181,7 @@ def _locked(
     ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
     if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
         return nullcontext()
-    from wsi_seg.object_path import place
+    from wsi_seg.files.object_path import place
     from wsi_seg.store.lock import locked
 
     folder = place(folder) if anywhere else folder

@@ -178,7 +178,7 @@ def export(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.exporting.run import export as run_export
         from wsi_seg.exporting.targets import ExportTargets
-        from wsi_seg.object_path import place
+        from wsi_seg.files.object_path import place
         from wsi_seg.store import open_collection, open_predictions
 
         chosen = chosen_rule(terminal, rule_file(rule, threshold), threshold, watershed_depth)

@@ -16,7 +16,7 @@ from wsi_seg.cli.options import (
     only_some,
     shard_of,
 )
-from wsi_seg.object_path import place
+from wsi_seg.files.object_path import place
 
 
 def infer(

@@ -133,12 +133,12 @@ def tile(
         raise typer.BadParameter("got --verify with a part of slides; it compares whole slides")
 
     def body(terminal: Terminal) -> dict[str, object]:
+        from wsi_seg.files.object_path import object_path
         from wsi_seg.ingest.names import name_slides
         from wsi_seg.ingest.plan import Codec
         from wsi_seg.ingest.run import tile_slides
         from wsi_seg.ingest.verify import verify_slides
         from wsi_seg.masks.annotate import annotate
-        from wsi_seg.object_path import object_path
         from wsi_seg.selection import Selection
         from wsi_seg.slides.window import OpenOptions, Window
         from wsi_seg.store import open_collection

@@ -13,11 +13,11 @@ from typing import get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from wsi_seg.address import is_remote
-from wsi_seg.atomic import write_atomic
 from wsi_seg.config.recipe import Recipe
 from wsi_seg.config.text import apply_override, read_yaml
 from wsi_seg.errors import ConfigError
+from wsi_seg.files.address import is_remote
+from wsi_seg.files.atomic import write_atomic
 
 
 def load_recipe(path: Path | str, overrides: Sequence[str] = ()) -> Recipe:

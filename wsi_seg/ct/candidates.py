@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.errors import StoreError
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.nms import nms_by_distance, score_order
 from wsi_seg.postprocess.rule import Rule

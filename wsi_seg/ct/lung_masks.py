@@ -11,12 +11,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.batch import require_none, run_each
 from wsi_seg.ct.config import LungRule, LungRules
 from wsi_seg.ct.linking import slices_by_volume
 from wsi_seg.ct.lungs import Lungs, find_lungs
 from wsi_seg.errors import ConfigError
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.verify import tiled_window
 from wsi_seg.masks.labels import write_mask

@@ -14,9 +14,9 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.doctor.finding import Finding
-from wsi_seg.durable import sync
+from wsi_seg.files.address import is_remote, without_secrets
+from wsi_seg.files.durable import sync
 
 _MB, _GB = 10**6, 10**9
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.evaluation.pairing import require_same_slide
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label

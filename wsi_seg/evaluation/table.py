@@ -5,8 +5,8 @@ import io
 import json
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.evaluation.scores import Scores
+from wsi_seg.files.atomic import write_atomic
 
 SCORES = "scores.json"
 

@@ -6,9 +6,9 @@ from xml.sax.saxutils import quoteattr
 import shapely
 from shapely.geometry import Polygon
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.exporting.holes import without_holes
 from wsi_seg.exporting.outlines import Outlines
+from wsi_seg.files.atomic import atomic_path
 
 
 def write_asap(path: Path, objects: Outlines) -> int:

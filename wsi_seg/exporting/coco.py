@@ -10,9 +10,9 @@ import shapely
 from shapely.geometry import Polygon
 
 from wsi_seg.annotations import Annotation
-from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassTable
 from wsi_seg.exporting.outlines import Outlines
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks.rasterize import Rasterizer
 

@@ -10,12 +10,12 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import atomic_folder, atomic_path
 from wsi_seg.errors import OutputError
 from wsi_seg.exporting.codes import ClassCodes
 from wsi_seg.exporting.holes import without_holes
 from wsi_seg.exporting.instances import STRIP_PX
 from wsi_seg.exporting.outlines import Outlines, read_ids
+from wsi_seg.files.atomic import atomic_folder, atomic_path
 from wsi_seg.store import Multiscale
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import IO
 import numpy as np
 import shapely
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.choices import ObjectType
 from wsi_seg.exporting.outlines import Batch, Outlines
+from wsi_seg.files.atomic import atomic_path
 
 # QuPath slows down with more annotations than this; detections stay fast.
 MAX_ANNOTATIONS = 1000

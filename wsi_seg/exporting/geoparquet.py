@@ -8,8 +8,8 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.exporting.outlines import Batch, Outlines
+from wsi_seg.files.atomic import atomic_path
 
 if TYPE_CHECKING:
     import pyarrow

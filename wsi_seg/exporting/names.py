@@ -3,7 +3,7 @@
 import os
 import zlib
 
-from wsi_seg.half_written import LONGEST_NAME
+from wsi_seg.files.half_written import LONGEST_NAME
 
 
 def file_name(slide: str, suffix: str) -> str:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 from zarr.storage import LocalStore
 
-from wsi_seg.atomic import atomic_folder, atomic_path
 from wsi_seg.choices import Ngff
 from wsi_seg.exporting.instances import STRIP_PX, instance_strips
 from wsi_seg.exporting.outlines import Outlines
+from wsi_seg.files.atomic import atomic_folder, atomic_path
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 from wsi_seg.store.names import LABELS, METADATA

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassEntry, ClassTable
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.reading.resample import read_label
 from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import Multiscale, SlideStore, read_thumbnail

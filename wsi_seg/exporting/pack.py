@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.bioimageio import OPSET, Credits, write_bioimageio
 from wsi_seg.extras import naming_extra
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.models import ModelCard, load_checkpoint, size_multiple
 from wsi_seg.models.file_network import CARD
 from wsi_seg.models.foreign import open_network

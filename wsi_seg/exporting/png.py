@@ -7,8 +7,8 @@ from typing import IO
 
 import numpy as np
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.store import Multiscale
 
 _STRIP_PX = 512

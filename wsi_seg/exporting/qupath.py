@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import OutputError
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.slides import search_slides, slide_name
 
 OBJECTS = "objects"

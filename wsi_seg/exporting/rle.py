@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from wsi_seg.annotations.rle import Runs, find_runs, write_runs
-from wsi_seg.atomic import atomic_path
 from wsi_seg.choices import Dialect
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.geometry import Region
 from wsi_seg.store import Multiscale
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import zarr
 
-from wsi_seg.atomic import atomic_folder
 from wsi_seg.exporting.instances import STRIP_PX, instance_strips
 from wsi_seg.exporting.outlines import Outlines
+from wsi_seg.files.atomic import atomic_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData

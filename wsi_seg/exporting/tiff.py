@@ -9,7 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import atomic_path
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.geometry import Region
 from wsi_seg.store import Multiscale
 

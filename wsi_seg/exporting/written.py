@@ -5,8 +5,8 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError
+from wsi_seg.files.atomic import write_atomic
 
 # Folder next to the files, with one record of each file's digest, so that several exports may write
 # to the same folder at the same time.

@@ -19,7 +19,7 @@ from distributed import Client, LocalCluster, Nanny
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import ConfigError
 from wsi_seg.extras import naming_extra
-from wsi_seg.object_path import object_path
+from wsi_seg.files.object_path import object_path
 from wsi_seg.predict.device import visible_gpus
 
 # A port of its own on loopback, or a second cluster complains.

@@ -5,11 +5,11 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from wsi_seg.atomic import remove_folder
+from wsi_seg.files.atomic import remove_folder
+from wsi_seg.files.object_path import object_path
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.seams import seam_score
 from wsi_seg.inference.task import StripTask
-from wsi_seg.object_path import object_path
 from wsi_seg.progress import Silent
 from wsi_seg.store import (
     Multiscale,

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import remove_folder
 from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode
+from wsi_seg.files.atomic import remove_folder
+from wsi_seg.files.object_folder import for_each
+from wsi_seg.files.object_path import object_path
 from wsi_seg.geometry import extend_pyramid
 from wsi_seg.inference.finish import finish_slide, read_info
 from wsi_seg.inference.plan import SlidePlan, finest
@@ -15,8 +17,6 @@ from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.task import StripTask
 from wsi_seg.inference.unfinished import is_complete, mark_again
 from wsi_seg.models import ModelCard
-from wsi_seg.object_folder import for_each
-from wsi_seg.object_path import object_path
 from wsi_seg.store import (
     LabelInfo,
     Layout,

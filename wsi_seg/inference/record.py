@@ -11,16 +11,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
+from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.object_folder import for_each
+from wsi_seg.files.object_path import object_path
+from wsi_seg.files.shared import names_in, read_replaced
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import finest
 from wsi_seg.inference.run_plan import RunPlan
 from wsi_seg.inference.runner import Tuning
 from wsi_seg.inference.unfinished import is_complete
-from wsi_seg.object_folder import for_each
-from wsi_seg.object_path import object_path
 from wsi_seg.predict.ensemble import Model
-from wsi_seg.shared_files import names_in, read_replaced
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import METADATA, PARTIAL, RUN
 from wsi_seg.store.presence import Presence

@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import nn
 
 from wsi_seg.errors import BatchError, ConfigError
+from wsi_seg.files.object_path import object_path, place
 from wsi_seg.inference.adaptive import infer_twice
 from wsi_seg.inference.executor import Executor, SerialExecutor
 from wsi_seg.inference.options import InferOptions
@@ -34,7 +35,6 @@ from wsi_seg.inference.share import Rounds, divide
 from wsi_seg.inference.unfinished import overwriting, unfinished_settings
 from wsi_seg.models import ModelCard
 from wsi_seg.models.card_file import read_card_file
-from wsi_seg.object_path import object_path, place
 from wsi_seg.predict.ensemble import Model, read_model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.batch import run_each
+from wsi_seg.files.object_folder import for_each
+from wsi_seg.files.object_path import REQUESTS, object_path
 from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.plan import SlidePlan, finest
 from wsi_seg.inference.unfinished import incomplete
-from wsi_seg.object_folder import for_each
-from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store.names import JOURNAL, PARTIAL

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import WsiSegError
+from wsi_seg.files.object_path import object_path
+from wsi_seg.files.stage import SLIDES, fetch, staging
 from wsi_seg.geometry import Region
 from wsi_seg.inference.task import StripTask
-from wsi_seg.object_path import object_path
-from wsi_seg.stage import SLIDES, fetch, staging
 from wsi_seg.store import Multiscale, SlideStore, open_image
 from wsi_seg.store.names import METADATA
 

@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from wsi_seg.errors import StoreNotFoundError
+from wsi_seg.files.object_path import place
+from wsi_seg.files.shared import names_in
 from wsi_seg.inference.record import RunRecord, read_records
 from wsi_seg.inference.unfinished import is_complete
-from wsi_seg.object_path import place
-from wsi_seg.shared_files import names_in
 from wsi_seg.store.claims import owners_of
 from wsi_seg.store.journal import read_file, read_parts, read_units
 from wsi_seg.store.names import JOURNAL, METADATA, PARTIAL, RUN, SHARED

@@ -5,9 +5,9 @@ from contextlib import contextmanager, suppress
 from functools import partial as bind
 from pathlib import Path
 
+from wsi_seg.files.object_folder import for_each
+from wsi_seg.files.shared import names_in
 from wsi_seg.inference.options import STRIP_ROWS
-from wsi_seg.object_folder import for_each
-from wsi_seg.shared_files import names_in
 from wsi_seg.store import SlideStore, delete
 from wsi_seg.store.journal import read_settings
 from wsi_seg.store.names import AGAIN, JOURNAL, METADATA, PARTIAL

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import StoreError
+from wsi_seg.files.object_path import object_path
 from wsi_seg.ingest.part import only_part, wanted_chunks, write_mask_of
 from wsi_seg.ingest.plan import Codec, LevelPlan, plan_levels
 from wsi_seg.ingest.privacy import require_allowed
@@ -16,7 +17,6 @@ from wsi_seg.ingest.recode import recode_strip
 from wsi_seg.ingest.report import TiledSlide
 from wsi_seg.ingest.verbatim import copy_shard_row
 from wsi_seg.masks.inside import Inside
-from wsi_seg.object_path import object_path
 from wsi_seg.slides import (
     Slide,
     source_bytes,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from wsi_seg.choices import NamesBy
 from wsi_seg.errors import SlideError
+from wsi_seg.files.object_path import place
 from wsi_seg.masks.inside import Inside
-from wsi_seg.object_path import place
 from wsi_seg.selection import Selection
 from wsi_seg.shard import Shard
 from wsi_seg.slides import search_slides, slide_name

@@ -10,12 +10,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from wsi_seg.errors import ConfigError, SlideError, StoreError, WsiSegError
+from wsi_seg.files.object_path import object_path, place
+from wsi_seg.files.stage import SLIDES, fetch_one, staging
 from wsi_seg.ingest.job import SlideJob, TileOptions, named_again, tiled_before
 from wsi_seg.ingest.names import NamedSlides, name_slides
 from wsi_seg.ingest.part import require_drawable
 from wsi_seg.ingest.plan import AUTO, Codec
 from wsi_seg.ingest.report import TiledSlide, TileReport
-from wsi_seg.object_path import object_path, place
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.shard import Shard
 from wsi_seg.slides import (
@@ -24,7 +25,6 @@ from wsi_seg.slides import (
 )
 from wsi_seg.slides.icc import converted
 from wsi_seg.slides.window import OpenOptions
-from wsi_seg.stage import SLIDES, fetch_one, staging
 from wsi_seg.store.layout import (
     create_collection,
     update_names,

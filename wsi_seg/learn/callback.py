@@ -11,7 +11,7 @@ import lightning
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from wsi_seg.atomic import write_atomic
+from wsi_seg.files.atomic import write_atomic
 from wsi_seg.learn.history import History, Row
 from wsi_seg.learn.pace import MEASURED_AFTER, end_in, steps_left
 from wsi_seg.learn.patch_losses import WORST, PatchLosses, write_worst

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
+from wsi_seg.files.atomic import write_atomic
 
 Row = dict[str, float]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import yaml
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.batch import require_none
 from wsi_seg.config import Recipe
 from wsi_seg.config.ensemble import EnsembleFile, EnsembleMember
 from wsi_seg.evaluation.scores import Scores
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.inference.run import infer_with
 from wsi_seg.inference.unfinished import delete_others
 from wsi_seg.learn.validate import infer_options, score_slides

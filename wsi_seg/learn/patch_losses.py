@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.data.dataset import EpochItems
+from wsi_seg.files.atomic import write_atomic
 from wsi_seg.sampling import Draws, GridSampler, PatchSampler
 from wsi_seg.sampling.samplers import Layer
 

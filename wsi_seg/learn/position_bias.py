@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import ConfigError
+from wsi_seg.files.atomic import write_atomic
 from wsi_seg.models import load_checkpoint
 from wsi_seg.models.activation import class_probabilities
 

@@ -8,9 +8,9 @@ from typing import Any
 import lightning
 import torch
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.errors import CheckpointError
-from wsi_seg.half_written import partial_path
+from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.half_written import partial_path
 
 LAST = "last.ckpt"
 

@@ -11,9 +11,9 @@ import shapely
 from numpy.typing import NDArray
 
 from wsi_seg.annotations import Annotation
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import StoreError
-from wsi_seg.json_text import parse_json
+from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.json_text import parse_json
 from wsi_seg.store import SlideStore
 from wsi_seg.store.names import LABELS, OBJECTS
 

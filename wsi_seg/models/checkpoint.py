@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import CheckpointError, ConfigError, OutputError
+from wsi_seg.files.atomic import write_atomic
 from wsi_seg.models.card import ModelCard, card_from_json
 from wsi_seg.models.lora import merged_state
 from wsi_seg.models.network import blank_network

@@ -20,9 +20,9 @@ from pathlib import Path
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.choices import Scope, Unit
 from wsi_seg.errors import ConfigError, ResolutionError
+from wsi_seg.files.atomic import write_atomic
 
 FILE = "rule.json"
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.postprocess.objects import ObjectTable
 
 _COLUMNS = tuple(field.name for field in fields(ObjectTable))

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.source import PatchSource, class_mask
 from wsi_seg.errors import ConfigError
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.learn.dataset import with_colours
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler, patch_sides

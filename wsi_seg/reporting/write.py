@@ -10,10 +10,10 @@ from pathlib import Path
 from PIL import Image
 
 from wsi_seg import __version__
-from wsi_seg.atomic import atomic_path
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.compare import evaluate
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.reporting.page import Section, page
 from wsi_seg.reporting.prediction import (

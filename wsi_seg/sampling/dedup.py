@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.errors import StoreError
+from wsi_seg.files.atomic import write_atomic
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, read_thumbnail

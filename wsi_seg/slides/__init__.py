@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import (
     MissingLibraryError,
     SlideError,
@@ -10,6 +9,7 @@ from wsi_seg.errors import (
     UnsupportedSlideError,
 )
 from wsi_seg.extras import naming_extra
+from wsi_seg.files.address import is_remote, without_secrets
 from wsi_seg.slides.containers import known_container
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.find import (

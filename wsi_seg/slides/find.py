@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast
 
 from wsi_seg.errors import SlideError
-from wsi_seg.object_path import object_path
+from wsi_seg.files.object_path import object_path
 from wsi_seg.slides.containers import is_dicom
 from wsi_seg.slides.omezarr_images import describe_group, is_ome_zarr, is_zarr
 from wsi_seg.slides.readers import may_be_read

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.files.json_text import parse_json
 from wsi_seg.geometry import Extent
-from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.failures import translate_errors
 from wsi_seg.slides.resolution import micrometres, pixel_resolution

@@ -1,7 +1,7 @@
 """Owns finding slides in object stores: only formats that keep a slide in one file."""
 
 from wsi_seg.errors import SlideError
-from wsi_seg.object_path import ObjectPath
+from wsi_seg.files.object_path import ObjectPath
 
 # Formats that need no other file; volumes hold many slides, and DICOM slides are many files.
 _SINGLE_FILE_SUFFIXES = (

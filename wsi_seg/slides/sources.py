@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wsi_seg.errors import SlideError
-from wsi_seg.object_path import object_path
+from wsi_seg.files.object_path import object_path
 from wsi_seg.slides.find import volume_suffix
 from wsi_seg.slides.slide import split_member
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from wsi_seg.errors import SlideError, UnsupportedSlideError
+from wsi_seg.files.json_text import parse_json
 from wsi_seg.geometry import Extent
-from wsi_seg.json_text import parse_json
 from wsi_seg.limits import advice, limits
 from wsi_seg.slides.channels import require_colours
 from wsi_seg.slides.resolution import tag_resolution

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from wsi_seg.errors import StoreError, StoreIncompleteError
+from wsi_seg.files.json_text import parse_json
+from wsi_seg.files.shared import read_version
 from wsi_seg.geometry import Extent
-from wsi_seg.json_text import parse_json
 from wsi_seg.limits import Limits, advice, limits
-from wsi_seg.shared_files import read_version
 from wsi_seg.store.codecs import Encoding
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from wsi_seg.cores import available_cores
 from wsi_seg.errors import StoreError
+from wsi_seg.files.object_path import REQUESTS, object_path
 from wsi_seg.geometry import Region
-from wsi_seg.object_path import REQUESTS, object_path
 from wsi_seg.reading.readable import destination
 from wsi_seg.store.arrays import LevelArray
 from wsi_seg.store.cache import ChunkCache, shared_cache, shared_pool

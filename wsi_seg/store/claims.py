@@ -9,8 +9,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import create_new
-from wsi_seg.shared_files import names_in, read_replaced
+from wsi_seg.files.atomic import create_new
+from wsi_seg.files.shared import names_in, read_replaced
 from wsi_seg.store.presence import Presence
 
 # Looks at a folder whose listing is older than what is in it, and seconds between two of them.

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Self
 
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
+from wsi_seg.files.object_path import REQUESTS, object_path, place
+from wsi_seg.files.shared import names_in
 from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import SHOWN, collection_html
-from wsi_seg.object_path import REQUESTS, object_path, place
-from wsi_seg.shared_files import names_in
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN, PARTIAL
 from wsi_seg.store.picture import small_picture

@@ -13,10 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.half_written import is_half_written
-from wsi_seg.object_path import REQUESTS
+from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import is_half_written
+from wsi_seg.files.object_path import REQUESTS
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, OWN
 from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder, own_file

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import requiring_same
+from wsi_seg.files.atomic import requiring_same
 from wsi_seg.geometry import Region
 from wsi_seg.progress import Silent
 from wsi_seg.store.layout import Layout, create_multiscale

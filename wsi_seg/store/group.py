@@ -5,9 +5,9 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.half_written import LONGEST_NAME
+from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import LONGEST_NAME
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import METADATA
 

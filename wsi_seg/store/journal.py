@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import append_line, write_atomic
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.shared_files import read_replaced
+from wsi_seg.files.atomic import append_line, write_atomic
+from wsi_seg.files.shared import read_replaced
 from wsi_seg.store.names import SHARED
 
 Settings = Mapping[str, object]

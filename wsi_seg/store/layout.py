@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wsi_seg.atomic import write_atomic
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import is_half_written
+from wsi_seg.files.object_folder import for_each, put_all
+from wsi_seg.files.object_path import object_path
 from wsi_seg.geometry import Extent, Pyramid
-from wsi_seg.half_written import is_half_written
-from wsi_seg.object_folder import for_each, put_all
-from wsi_seg.object_path import object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.group import group_document, list_label

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from wsi_seg.atomic import require_writable
 from wsi_seg.errors import AddressError, BusyError, OutputError
-from wsi_seg.half_written import partial_mark, partials_in
-from wsi_seg.object_path import object_path, place
+from wsi_seg.files.atomic import require_writable
+from wsi_seg.files.half_written import partial_mark, partials_in
+from wsi_seg.files.object_path import object_path, place
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.names import OWN, RUN, TURNS
 from wsi_seg.store.presence import Note, Presence

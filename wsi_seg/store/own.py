@@ -4,7 +4,7 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
-from wsi_seg.atomic import write_atomic
+from wsi_seg.files.atomic import write_atomic
 from wsi_seg.store.names import METADATA, OWN
 
 _EMPTY_ARRAY = {

@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
-from wsi_seg.half_written import partial_path
-from wsi_seg.object_path import object_path
-from wsi_seg.shared_files import names_in, opened_again, read_replaced
+from wsi_seg.files.half_written import partial_path
+from wsi_seg.files.object_path import object_path
+from wsi_seg.files.shared import names_in, opened_again, read_replaced
 
 # Seconds after which a process that gives no sign has ended, and between two signs.
 LEASE = 60.0

@@ -14,10 +14,10 @@ import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import write_whole
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.object_path import object_path
-from wsi_seg.shared_files import opened_again
+from wsi_seg.files.atomic import write_whole
+from wsi_seg.files.object_path import object_path
+from wsi_seg.files.shared import opened_again
 
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16

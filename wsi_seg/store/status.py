@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
-from wsi_seg.shared_files import names_in
+from wsi_seg.files.shared import names_in
 from wsi_seg.store.claims import claims_in
 from wsi_seg.store.names import RUN, TURNS
 from wsi_seg.store.presence import LEASE, Note, Watcher

@@ -10,8 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
-from wsi_seg.atomic import write_atomic
-from wsi_seg.shared_files import names_in, read_replaced
+from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.shared import names_in, read_replaced
 
 # The result of a slide, as JSON; or why it failed.
 Outcome = Literal["result", "failure"]

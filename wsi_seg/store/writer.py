@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.atomic import move_folder, remove_folder, remove_tree, require_writable
-from wsi_seg.durable import sync, sync_all
 from wsi_seg.errors import OutputError, StoreError
-from wsi_seg.half_written import is_half_written
-from wsi_seg.object_path import object_path
+from wsi_seg.files.atomic import move_folder, remove_folder, remove_tree, require_writable
+from wsi_seg.files.durable import sync, sync_all
+from wsi_seg.files.half_written import is_half_written
+from wsi_seg.files.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.digests import files_in, write_digests

@@ -18,10 +18,10 @@ import shapely
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from shapely.geometry import Polygon
 
-from wsi_seg.atomic import atomic_path
 from wsi_seg.classes import IGNORE_NAME
 from wsi_seg.errors import AnnotationError, BusyError
 from wsi_seg.evaluation.review_objects import ReviewObject
+from wsi_seg.files.atomic import atomic_path
 from wsi_seg.store.lock import locked
 from wsi_seg.viewer.shapes import Rings, polygon_of
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from wsi_seg.atomic import atomic_path, write_atomic
 from wsi_seg.errors import OutputError, StoreError
+from wsi_seg.files.atomic import atomic_path, write_atomic
 
 
 def _names(folder: Path) -> list[str]:

@@ -8,8 +8,8 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING
 
-from wsi_seg.address import without_secrets
 from wsi_seg.errors import AddressError
+from wsi_seg.files.address import without_secrets
 
 if TYPE_CHECKING:
     from obstore.store import ClientConfig, ObjectStore, RetryConfig, S3CredentialProvider

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
-from wsi_seg.object_path import object_path
+from wsi_seg.files.object_path import object_path
 
 # Times that a file is opened again which another machine has replaced meanwhile.
 _STALE = 5

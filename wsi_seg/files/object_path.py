@@ -16,9 +16,9 @@ from pathlib import Path, PurePath, PurePosixPath
 from typing import TYPE_CHECKING, cast
 from urllib.parse import quote
 
-from wsi_seg.address import is_remote, without_secrets
 from wsi_seg.errors import AddressError, StoreError
-from wsi_seg.object_store import READ_ONLY, SCHEMES, asking, client_of
+from wsi_seg.files.address import is_remote, without_secrets
+from wsi_seg.files.object_store import READ_ONLY, SCHEMES, asking, client_of
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
 from pathlib import Path
 
-from wsi_seg.address import is_remote, without_secrets
-from wsi_seg.durable import sync, sync_tree
 from wsi_seg.errors import OutputError
-from wsi_seg.half_written import partial_path
-from wsi_seg.object_folder import copy_folder
-from wsi_seg.object_path import object_path
+from wsi_seg.files.address import is_remote, without_secrets
+from wsi_seg.files.durable import sync, sync_tree
+from wsi_seg.files.half_written import partial_path
+from wsi_seg.files.object_folder import copy_folder
+from wsi_seg.files.object_path import object_path
 
 # What NFS says of a folder from which a file was removed that this machine has open.
 _IN_USE = {errno.EBUSY, errno.ENOTEMPTY}

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import PurePath
 
 from wsi_seg.errors import OutputError
-from wsi_seg.object_path import REQUESTS, ObjectPath, object_path
+from wsi_seg.files.object_path import REQUESTS, ObjectPath, object_path
 
 # Looks at what was written; what is not there is written again.
 _LOOKS = 5

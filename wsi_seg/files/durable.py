@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from wsi_seg.object_path import object_path
+from wsi_seg.files.object_path import object_path
 
 # Files whose way to the disk is waited for at a time.
 _SYNCS = 8

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from wsi_seg.errors import AddressError, OutputError
-from wsi_seg.object_path import ObjectPath
+from wsi_seg.files.object_path import ObjectPath
 
 # Slides that are fetched at a time: the one that is worked on, and the next one.
 SLIDES = 2
