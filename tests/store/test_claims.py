@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wsi_seg import half_written
+from wsi_seg.files import half_written
 from wsi_seg.store import presence as presence_module
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.presence import Note, Presence
