@@ -23,6 +23,7 @@ from pathlib import Path
 import boto3
 import imagecodecs
 import numpy as np
+import psutil
 import torch
 from measure import Ratio, Results, in_turn, medians
 from torch import nn
@@ -53,10 +54,13 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=8192, help="of the slide, in pixels")
     parser.add_argument("--latency-ms", type=float, default=30.0)
     parser.add_argument("--layers", type=int, default=2, help="of the network")
+    parser.add_argument("--threads", type=int, help="of the network; 1 leaves a core to the server")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--requests", type=int, default=200)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder, object_store(options.latency_ms / 1e3) as root:
         (single_requests(root, options) | slides(root, Path(folder), options)).show(
             as_json=options.json
@@ -122,11 +126,13 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
 
     def predict(kind: str, source: Path, out: Path) -> float:
         requests()
-        started = time.perf_counter()
+        started, served = time.perf_counter(), server_cpu_s()
         report = infer(open_collection(source), network, out, how, card=card, progress=Silent())
+        wall = time.perf_counter() - started
         figures[f"time, {kind}"] = describe_shares(report.shares)
         figures[f"requests, {kind}"] = requests()
-        return report.pixels / (time.perf_counter() - started) / 1e6
+        figures[f"CPU of the server, s, {kind}"] = round(server_cpu_s() - served, 1)
+        return report.pixels / wall / 1e6
 
     rates = in_turn(
         {
@@ -149,6 +155,12 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
     return Results(
         {"object store with latency / folder": ratio}, figures | medians(rates, "Mpx/s", 2)
     )
+
+
+def server_cpu_s() -> float:
+    """CPU seconds of the server, which shares this machine's cores."""
+    times = [child.cpu_times() for child in psutil.Process().children()]
+    return sum(used.user + used.system for used in times)
 
 
 def requests() -> dict[str, int]:

@@ -119,6 +119,18 @@ def test_memory_is_solved_within_what_is_allowed(megabytes, batch):
     assert plan.memory.batches[0] <= max(batch, free.memory.batches[0])
 
 
+def test_a_container_limits_memory_unless_an_option_does():
+    store, limit = pyramid(), resident_bytes() + 2 * 10**9
+    device = Device("cpu", "fp32", None, limit)
+    found = plan_inference([store], MODEL, InferOptions(), device=device).memory
+    assert found is not None
+    assert found.limit == int(0.75 * limit)
+    assert found.total <= 0.75 * limit
+    chosen = plan_inference([store], MODEL, InferOptions(max_ram=2 * limit), device=device).memory
+    assert chosen is not None
+    assert chosen.limit == 2 * limit
+
+
 def test_more_memory_never_means_smaller_parts_and_too_little_is_refused():
     store = pyramid()
     free = plan_inference([store], MODEL, InferOptions(precision="fp32")).memory

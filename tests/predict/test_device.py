@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import wsi_seg.predict.device as device_module
+from wsi_seg.cores import memory_limit
 from wsi_seg.errors import ConfigError
 from wsi_seg.predict.device import Device, DeviceTimer, dtype_of, pick_device, pick_precision
 
@@ -55,7 +56,7 @@ def test_precisions_have_types():
 
 def test_a_device_is_plain_data():
     device = Device.here("cpu", "fp32")
-    assert device == Device("cpu", "fp32", None)
+    assert device == Device("cpu", "fp32", None, memory_limit())
     assert pickle.loads(pickle.dumps(device)) == device
 
 

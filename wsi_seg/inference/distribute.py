@@ -35,7 +35,7 @@ from wsi_seg.inference.clusters import (
 )
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.finish import finish_slide
-from wsi_seg.inference.memory import MemoryPlan
+from wsi_seg.inference.memory import LIMIT_SHARE, MemoryPlan
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.part_queue import Ending, PartQueue, lost
@@ -59,10 +59,6 @@ from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Progress, Silent
 
 __all__ = ["DaskExecutor", "connected"]
-
-# Share of the memory that dask allows a worker which a plan may take: dask gives a worker that has
-# taken 0.8 of it no more work.
-_MEMORY_SHARE = 0.75
 
 # Seconds between two reports of a worker, for each worker: the scheduler passes on 50 a second.
 _TELL = 1 / 50
@@ -370,5 +366,5 @@ def _kept(worker: _Worker) -> Runner:
 def _memory_of_each(max_ram: int | None, sharing: int, limits: Sequence[int]) -> int | None:
     """Bytes for each worker: its share of a machine's, and what dask allows; None is no limit."""
     found = [] if max_ram is None else [max_ram // sharing]
-    found += [int(limit * _MEMORY_SHARE) for limit in limits if limit]
+    found += [int(limit * LIMIT_SHARE) for limit in limits if limit]
     return min(found, default=None)

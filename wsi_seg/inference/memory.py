@@ -45,6 +45,10 @@ _PINNED = 2
 # Share of a GPU's free memory that is planned with; libraries try out kernels in the rest.
 _DEVICE_SHARE = 0.7
 
+# Share of the memory that a container or dask allows a process which a plan may use; dask gives a
+# worker that uses 0.8 of it no more work.
+LIMIT_SHARE = 0.75
+
 _MB = 10**6
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -213,8 +217,9 @@ def plan_memory(
     plan = replace(needs.measured(chosen), limit=max_ram)
     if max_ram is not None and plan.total > max_ram:
         raise ConfigError(
-            f"got {max_ram / _MB:.0f} MB of memory for each process, by --max-ram or by a worker's "
-            f"limit; this model and these slides need at least {math.ceil(plan.total / _MB)} MB"
+            f"got {max_ram / _MB:.0f} MB of memory for each process, by --max-ram or the limit "
+            "of its container or worker; this model and these slides need at least "
+            f"{math.ceil(plan.total / _MB)} MB"
             f"{'' if fixed_batch else ', whatever the batch'}"
         )
     for larger in needs.steps(chosen, own, fixed_batch=fixed_batch, strip_px=strip_px):

@@ -55,7 +55,8 @@ class InferOptions:
     level
         Level to read as it is, in place of the one that fits the model's mpp.
     max_ram
-        Bytes of main memory that the process may take; None takes what runs fastest.
+        Bytes of main memory that the process may use; None takes what runs fastest, within three
+        quarters of the limit of its container.
     strip_px
         Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
     inside

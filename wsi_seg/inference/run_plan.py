@@ -8,7 +8,7 @@ from types import MappingProxyType
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.errors import ConfigError
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
-from wsi_seg.inference.memory import MemoryPlan, plan_memory
+from wsi_seg.inference.memory import LIMIT_SHARE, MemoryPlan, plan_memory
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.plan import PlannedSlide, SlidePlan, finest, plan_slide
 from wsi_seg.predict.batch import batch_for
@@ -230,6 +230,9 @@ def _plan_memory(
             for member, plan in zip(model.members, slides[0], strict=True)
         ]
         batches = tuple(min(options.batch or batch_for(device, side), tiles) for side in sides)
+    max_ram = options.max_ram
+    if max_ram is None and device.ram is not None:
+        max_ram = int(device.ram * LIMIT_SHARE)
     strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
     return plan_memory(
         slides,
@@ -237,7 +240,7 @@ def _plan_memory(
         batches,
         fixed_batch=fixed,
         device=device,
-        max_ram=options.max_ram,
+        max_ram=max_ram,
         strip_px=max([options.strip_px or 0, *strips]) or None,
         readers=options.readers,
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from wsi_seg.cores import memory_limit
 from wsi_seg.errors import ConfigError
 
 _KINDS = ("cpu", "cuda")
@@ -86,18 +87,21 @@ class Device:
         See `pick_precision`; never ``auto``.
     memory
         Free bytes in the device's own memory; None on a CPU.
+    ram
+        Bytes of main memory that the container of the process may use; None without a limit.
     """
 
     name: str
     precision: str
     memory: int | None
+    ram: int | None = None
 
     @classmethod
     def here(cls, device: str, precision: str) -> "Device":
         """Pick device and precision on this machine; see `pick_device`, `pick_precision`."""
         found = pick_device(device)
         free = torch.cuda.mem_get_info(found)[0] if found.type == "cuda" else None
-        return cls(str(found), pick_precision(precision, found), free)
+        return cls(str(found), pick_precision(precision, found), free, memory_limit())
 
 
 class DeviceTimer:
