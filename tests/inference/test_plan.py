@@ -101,7 +101,7 @@ def test_more_tiles_than_a_plan_can_hold_are_refused_with_the_smallest_that_do()
     options = InferOptions(tile_px=1, overlap=0.0, precision="fp32")
     plan = plan_inference([large, pyramid()], MODEL, options)
     assert len(plan.slides) == 1
-    assert "would be 25,000,000" in plan.failures[large.name]
+    assert "got 25,000,000 tiles" in plan.failures[large.name]
     assert "--tile to 2 or more" in plan.failures[large.name]
 
 

@@ -1,4 +1,4 @@
-"""Owns predicting arrays: a picture in memory is tiled and blended as a slide is."""
+"""Owns prediction of arrays in memory, tiled and blended like slides."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from wsi_seg.store import Multiscale
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArraySlide:
-    """An array as a slide without labels."""
+    """An array with the interface of a slide without labels."""
 
     image: ArrayImage
     name: str = "array"
@@ -41,15 +41,15 @@ class ArraySlide:
         return self.image.pyramid
 
     def label_names(self) -> tuple[str, ...]:
-        """No labels, so no tissue mask: every tile is predicted."""
+        """Return no labels: without a tissue mask, every tile is predicted."""
         return ()
 
     def label(self, name: str) -> Multiscale:
-        """No labels."""
+        """Raise `StoreError`: arrays have no labels."""
         raise StoreError(f"an array has no label {name!r}")
 
     def sibling(self, name: str) -> "ArraySlide | None":
-        """No other slices."""
+        """Return None: an array is not part of a volume."""
         return None
 
 
@@ -59,15 +59,20 @@ class Predictor:
     Parameters
     ----------
     model
-        What predicts: one network or an ensemble.
+        One network or an ensemble.
     options
-        Overlap, blending, device and so on, as for slides. Adaptive overlap is for slides alone.
+        Overlap, blending, device and so on, as for slides; adaptive overlap is not supported.
     load
-        Makes the predictor of a member.
+        Loads the predictor of a member.
+
+    Raises
+    ------
+    ConfigError
+        If the overlap is adaptive.
 
     Examples
     --------
-    >>> predictor = Predictor.load()  # the model that ships, or a file's name  # doctest: +SKIP
+    >>> predictor = Predictor.load()  # the included model, or a checkpoint  # doctest: +SKIP
     >>> probabilities = predictor(rgb)  # (H, W, classes) float32  # doctest: +SKIP
     >>> labels = predictor.labels(rgb)  # (H, W) uint8, 0 is background  # doctest: +SKIP
     """
@@ -95,21 +100,21 @@ class Predictor:
         card: ModelCard | Path | str | None = None,
         trust: bool = False,
     ) -> "Predictor":
-        """Load a checkpoint, an ensemble's YAML file, or a network of another program.
+        """Load a checkpoint, an ensemble's YAML file, or a network from another program.
 
         Parameters
         ----------
         checkpoint
-            The file; None takes the model of nuclei in H&E that comes with wsi_seg.
+            The file; None loads the included model of nuclei in H&E.
         options
-            What the user chose.
+            Overlap, blending, device and so on.
         card, trust
             See `predict.ensemble.read_model`.
 
         Raises
         ------
         CheckpointError
-            If the file is missing, damaged, not a model, or does not fit its card.
+            If the file is missing, damaged, not a model, or does not match its card.
         """
         card = Path(card) if isinstance(card, str) else card
         file = shipped_checkpoint() if checkpoint is None else checkpoint
@@ -122,9 +127,9 @@ class Predictor:
         card: ModelCard,
         options: InferOptions = InferOptions(),  # noqa: B008 (frozen)
     ) -> "Predictor":
-        """Predict with a ``network`` of one's own; ``card`` says how it looks at pixels.
+        """Predict with your own ``network``; ``card`` describes its classes and input.
 
-        ``options`` are as of `Predictor`.
+        ``options`` are those of `Predictor`.
         """
         return cls(Model.of(network, card), options)
 
@@ -143,26 +148,26 @@ class Predictor:
         pixels
             ``(H, W, 3)`` uint8 RGB.
         mpp
-            Micrometres per pixel of the array; None takes its pixels as the model's own.
+            Micrometres per pixel of the array; None assumes that of the model.
 
         Returns
         -------
         NDArray[np.float32]
-            ``(H, W, classes)`` probabilities 0 to 1, in steps of 1 / 255 as slides have them.
+            ``(H, W, classes)`` probabilities, 0 to 1 in steps of 1 / 255 as for slides.
 
         Raises
         ------
         RegionError
-            If the array has another form.
-        ResolutionError
-            If it is too coarse for the model.
+            If the array has another shape or dtype, or no pixels.
+        BatchError
+            If it cannot be predicted, for example because it is too coarse for the model.
         """
         return self._predicted(pixels, mpp).astype(np.float32) / np.float32(255)
 
     def labels(self, pixels: NDArray[np.uint8], *, mpp: float | None = None) -> NDArray[np.uint8]:
-        """Class ids of an array, ``(H, W)`` uint8, or planes; see `postprocess.label_map`.
+        """Predict class ids, ``(H, W)`` uint8, or planes, ``(H, W, planes)`` uint8.
 
-        ``pixels`` and ``mpp`` are as of `Predictor.__call__`.
+        See `postprocess.label_map`; ``pixels`` and ``mpp`` are those of `Predictor.__call__`.
         """
         return label_map(self._predicted(pixels, mpp), self.classes.mode)
 

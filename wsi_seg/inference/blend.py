@@ -1,13 +1,13 @@
-"""Owns blending: how much each pixel of a tile counts, and the sums on the device.
+"""Owns blending: the weights of a tile's pixels, and the weighted sums on the device.
 
-Weights are small whole numbers, and a tile's weight at (row, column) is the product of a row
-weight and a column weight. Probabilities are whole numbers too (`PROBABILITY_STEPS`). Sums of
-such products are exact in int32, so the blended result does not depend on the order in which
-tiles arrive, on the batch, or on the device: serial, distributed and resumed runs agree byte
-for byte, and equal predictions blend to exactly themselves.
+Weights are small integers, and a tile's weight at (row, column) is the product of a row weight
+and a column weight. Probabilities are integers too (`PROBABILITY_STEPS`). Sums of such products
+are exact in int32, so the blended result does not depend on the order of tiles, the batch size or
+the device: serial, distributed and resumed runs agree byte for byte, and blending equal
+predictions returns them unchanged.
 
-The largest sum occurs with ``linear`` at overlap 0.9, where the last tile, moved inwards, is
-over ten others: PROBABILITY_STEPS x (6 x PEAK)^2 < 2^31.
+The largest sum occurs with ``linear`` at overlap 0.9, where the last tile, shifted inwards,
+overlaps ten others: PROBABILITY_STEPS x (6 x PEAK)^2 < 2^31.
 """
 
 from collections.abc import Callable, Iterator
@@ -21,23 +21,23 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.inference.transfer import copy_to_device
 from wsi_seg.predict.predictor import PROBABILITY_STEPS
 
-# Weight in the middle of a tile. The floor of 1 / PEAK per axis keeps every pixel above zero.
+# Weight at the centre of a tile. Weights are at least 1, so that every pixel counts.
 PEAK = 120
 
 MAX_OVERLAP = 0.9
 
-# Steps of PROBABILITY_STEPS for each step of the uint8 result.
+# Steps of `PROBABILITY_STEPS` per step of the uint8 result.
 STEP = PROBABILITY_STEPS // 255
 
-# Receives blended rows: first row, uint8 (channels, rows, columns) on the device, valid until the
-# next call.
+# Called with the first row and blended rows, (channels, rows, columns) uint8 on the device, valid
+# until the next call.
 RowSink = Callable[[int, torch.Tensor], None]
 
 
 def axis_weights(
     starts: tuple[int, ...], tile_px: int, *, length: int, blend: Blend
 ) -> NDArray[np.int32]:
-    """Weights along one axis of every tile on that axis.
+    """Return the weights of all tiles along one axis.
 
     Parameters
     ----------
@@ -48,15 +48,20 @@ def axis_weights(
     length
         Number of pixels on the axis.
     blend
-        ``gaussian`` has a standard deviation of an eighth of the tile, the value common in the
-        field (nnU-Net, MONAI). ``linear`` falls off evenly from the middle. ``constant`` weighs
-        all pixels alike. ``crop`` lets each pixel belong to one tile alone, the one whose middle
-        is nearest, so that context is read but not averaged.
+        ``gaussian`` has a standard deviation of an eighth of the tile, as in nnU-Net and MONAI.
+        ``linear`` decreases linearly from the centre. ``constant`` weighs all pixels equally.
+        ``crop`` assigns each pixel to the tile with the nearest centre, so that the overlap
+        serves as context and is not averaged.
 
     Returns
     -------
     NDArray[np.int32]
-        Shape ``(len(starts), tile_px)``, 1 to `PEAK`; 0 only where ``crop`` cuts.
+        ``(len(starts), tile_px)``, 1 to `PEAK`; 0 only outside the crops of ``crop``.
+
+    Raises
+    ------
+    ConfigError
+        If ``blend`` is unknown.
     """
     if blend == "crop":
         return _owned(starts, tile_px, length)
@@ -74,7 +79,7 @@ def axis_weights(
 
 
 def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int32]:
-    """Ones where the tile's middle is nearer than any other's, zeros elsewhere."""
+    """Weight 1 where the tile's centre is the nearest of all tiles, 0 elsewhere."""
     tops = np.asarray(starts)
     borders = (tops[1:] + tops[:-1] + tile_px + 1) // 2
     first = np.concatenate([[0], borders])[:, None]
@@ -84,11 +89,11 @@ def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int
 
 
 class RowSums:
-    """Sums over as many rows as a tile is high, whatever the slide's height: a ring of rows.
+    """Weighted sums in a ring buffer as high as a tile, whatever the height of the slide.
 
-    Tiles arrive row of tiles by row of tiles. Row ``y`` of the slide is in row ``y % tile_px``
-    of the ring, so nothing is ever moved. Equally spaced tiles of a row are added a few calls at a
-    time, not one by one: those that do not overlap each other are one view of the sums.
+    Tiles must arrive row by row. Row ``y`` of the slide is stored in row ``y % tile_px`` of the
+    ring, so rows are never moved. Equally spaced tiles of a row that do not overlap each other are
+    added in one call, through one strided view of the sums.
 
     Parameters
     ----------
@@ -101,9 +106,9 @@ class RowSums:
     channels
         Number of classes.
     columns
-        Pixel columns that are summed, all tiles that will arrive inside.
+        Pixel columns to sum; must contain all tiles.
     device
-        Where the sums are kept.
+        Device of the sums.
     """
 
     def __init__(
@@ -130,12 +135,12 @@ class RowSums:
         self._weight = self._row_weights[0][:, None] * self._column_weights[0]
         size = (channels, self._tile_px, len(columns))
         self._sums = torch.zeros(size, dtype=torch.int32, device=device)
-        # Of each row of tiles whose pixels are not emitted yet: its column weights, summed.
+        # Summed column weights of each row of tiles with pixels that are not emitted yet.
         self._totals: dict[int, torch.Tensor] = {}
         self._block = (2**24 if device.type == "cuda" else 2**19) // (channels * len(columns)) or 1
 
     def enter(self, row: int, tiles: NDArray[np.int64]) -> None:
-        """Count the weights of tiles of a row before they are added; ``tiles`` are columns."""
+        """Add up the weights of tiles of a row before `add`; ``tiles`` are columns of the grid."""
         places = self._xs[tiles, None] - self._columns.start + np.arange(self._tile_px)
         totals = np.bincount(
             places.ravel(), self._along_x[tiles].ravel(), minlength=len(self._columns)
@@ -149,7 +154,7 @@ class RowSums:
         Parameters
         ----------
         row, tiles
-            Row in the grid of tiles, and columns in it, ascending.
+            Row and columns of the tiles in the grid; columns ascending.
         predictions
             ``(len(tiles), channels, tile_px, tile_px)`` int32, 0 to `PROBABILITY_STEPS`.
         """
@@ -157,7 +162,7 @@ class RowSums:
         for run in even_runs(self._xs[tiles]):
             count = len(run)
             spacing = int(run[1] - run[0]) if count > 1 else self._tile_px
-            step = -(-self._tile_px // spacing)  # every so many tiles do not overlap
+            step = -(-self._tile_px // spacing)  # tiles this many columns apart do not overlap
             for offset in range(min(step, count)):
                 chosen = slice(first + offset, first + count, step)
                 x = int(run[offset]) - self._columns.start
@@ -172,7 +177,7 @@ class RowSums:
         spacing: int,
         predictions: torch.Tensor,
     ) -> None:
-        """Add tiles that do not overlap each other, every ``spacing`` pixels from ``x`` on."""
+        """Add tiles that do not overlap each other, every ``spacing`` pixels from ``x``."""
         weight = self._weight
         if not self._alike:
             across = self._column_weights[tiles[0] : tiles[-1] + 1 : _step(tiles)]
@@ -191,10 +196,10 @@ class RowSums:
             view.addcmul_(predictions[:, :, rows], weight[..., rows, :])
 
     def emit(self, y: int, height: int, sink: RowSink | None) -> None:
-        """Give the means of rows ``[y, y + height)`` away and set the sums to 0.
+        """Pass the weighted means of rows ``[y, y + height)`` to the sink, and clear their sums.
 
-        ``height`` is at most ``tile_px``; the rows must be those that were added first. Without a
-        sink they are dropped.
+        ``height`` is at most ``tile_px``; rows must be the oldest ones. Without a sink they are
+        discarded.
         """
         for top, first, count in self._portions(y, height):
             sums = self._sums[:, first : first + count]
@@ -206,7 +211,7 @@ class RowSums:
                 del self._totals[row]
 
     def _portions(self, y: int, height: int) -> Iterator[tuple[int, int, int]]:
-        """First row of the slide, first row in the ring, and rows of each block."""
+        """Yield the first row in the slide, the first row in the ring, and the height of blocks."""
         top = y
         while top < y + height:
             first = top % self._tile_px
@@ -215,7 +220,7 @@ class RowSums:
             top += count
 
     def _mean(self, top: int, sums: torch.Tensor) -> torch.Tensor:
-        """Probabilities of some rows, ``(channels, rows, columns)`` uint8, rounded half up."""
+        """Weighted means as ``(channels, rows, columns)`` uint8, rounded half up."""
         weight = torch.zeros_like(sums[0])
         for row, total in self._totals.items():
             y = int(self._ys[row])
@@ -229,7 +234,7 @@ class RowSums:
 
 
 def even_runs(starts: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    """Cut ascending numbers into runs of equal spacing, as few as a walk from left to right finds.
+    """Split ascending numbers greedily into runs of equal spacing.
 
     Examples
     --------

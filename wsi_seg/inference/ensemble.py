@@ -1,7 +1,7 @@
-"""Owns running the members of a model in step: their strips of the same rows become one.
+"""Owns prediction with all members of a model in step, and combining their strips.
 
-Members that read the same pixels with the same tiles share one stream: rows are read and uploaded
-once. The others have streams of their own, which continue as far as the next strip needs.
+Members that read the same pixels with the same tiles share one stream, so that rows are read and
+uploaded once. Other members have their own streams, which run only as far as the next strip needs.
 """
 
 from collections import deque
@@ -26,22 +26,22 @@ from wsi_seg.predict.predictor import TilePredictor
 from wsi_seg.progress import Progress
 from wsi_seg.store import shared_cache
 
-# Values that are combined at a time; intermediate sums take several times their bytes.
+# Values to combine at a time; intermediate sums take several times their memory.
 _BLOCK = 2**20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StripJob:
-    """Strips of one slide to produce, whatever predicts them.
+    """Strips of one slide to predict with all members.
 
     Parameters
     ----------
     task
-        Which strips.
+        Slide, plans and strips.
     sink
-        Takes each of them, in order.
+        Called with each strip, in order.
     quarantined
-        Filled with tiles that could not be read, see `stream.Job`.
+        Filled with unreadable tiles, see `stream.Job`.
     """
 
     task: StripTask
@@ -58,22 +58,22 @@ def predict_strip_jobs(
     progress: Progress,
     waits: WaitTimes,
 ) -> int:
-    """Produce the strips of all jobs; return the number of tiles predicted.
+    """Predict the strips of all jobs; return the number of tiles predicted.
 
     Parameters
     ----------
     strip_jobs
-        In the order they are produced.
+        Jobs in processing order.
     model
-        The members and how they are combined.
+        The members, and how to combine them.
     predictors
-        Of each member.
+        One for each member.
     memory
-        How much of each thing.
+        Batch sizes and buffer limits.
     progress
-        Advanced by tiles.
+        Advanced by the number of tiles.
     waits
-        Measures what is waited for.
+        Measures waiting times.
     """
     shared_cache().resize(memory.cache)
     if len(predictors) == 1:
@@ -98,7 +98,7 @@ def predict_strip_jobs(
 
 
 def _groups(strip_jobs: Sequence[StripJob], memory: MemoryPlan) -> list[tuple[int, ...]]:
-    """Members that can share a stream: equal grids on every slide, and all of them in memory."""
+    """Group members that can share a stream: same grid on every slide, and all in memory."""
     count = len(memory.batches)
     if memory.resident < count:
         return [(member,) for member in range(count)]
@@ -110,13 +110,13 @@ def _groups(strip_jobs: Sequence[StripJob], memory: MemoryPlan) -> list[tuple[in
 
 
 def _grid(plan: SlidePlan) -> object:
-    """Name what decides which pixels a member reads of a slide, and when."""
+    """Return a key that is equal for members that read the same pixels of a slide in step."""
     return plan.level, plan.extent, plan.tile_px, plan.ys, plan.xs, plan.keep.tobytes(), plan.view
 
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Strips of one member that are under a strip of the output; first row of each."""
+    """Strips of one member that a strip of the output needs, each with its first row."""
 
     member: int
     plan: SlidePlan
@@ -126,10 +126,10 @@ class _Rows:
 def _combined(
     index: int, plan: SlidePlan, parts: Sequence[_Rows], model: Model, budget: Budget
 ) -> PendingStrip:
-    """Make what waits for the members' strips and combines them, in blocks of rows.
+    """Return a function that waits for the members' strips and combines them, in blocks of rows.
 
-    Members that saw a resized slide are combined at its own size: a vote of theirs that was brought
-    back would be a mean of votes.
+    Members that saw a resized slide are combined at the slide's own size: scaling their votes
+    would average them.
     """
     y, y_end = plan.strips[index]
     nbytes = (y_end - y) * plan.extent.width * len(model.card.classes) * (len(parts) + 1)
@@ -160,7 +160,7 @@ def _combined(
 
 
 def _joined(part: _Rows) -> tuple[int, NDArray[np.uint8]]:
-    """First row and rows of a member's strips."""
+    """Concatenate a member's strips; return the first row, and probabilities ``(H, W, C)``."""
     found = [strip().probabilities for _, strip in part.strips]
     rows = [one for one in found if one is not None]
     return part.strips[0][0], rows[0] if len(rows) == 1 else np.concatenate(rows)
@@ -169,7 +169,7 @@ def _joined(part: _Rows) -> tuple[int, NDArray[np.uint8]]:
 def _rows(
     member: NDArray[np.uint8], first: int, own: SlidePlan, full: Extent, wanted: range
 ) -> NDArray[np.uint8]:
-    """Rows of a member, from ``first`` on, in pixels of the output."""
+    """Return rows of a member, whose first row is ``first``, at the size of the output."""
     if own.extent == full:
         return member[wanted.start - first : wanted.stop - first]
     needed = rows_under(wanted, small=own.extent.height, full=full.height)
@@ -178,7 +178,7 @@ def _rows(
 
 
 class _MemberStream:
-    """Strips of members that share a stream, made when they are asked for, from top to bottom."""
+    """Strips of members that share a stream, predicted on demand from top to bottom."""
 
     def __init__(
         self,
@@ -193,7 +193,7 @@ class _MemberStream:
         self._tasks = [strip_job.task for strip_job in strip_jobs]
         self._members = members
         self._tiles = 0
-        # Of each member: number of the job, first row, row after, and the strip.
+        # For each member: number of the job, first row, row after the last, and the strip.
         self._made: dict[int, deque[tuple[int, int, int, Callable[[], Strip]]]] = {
             member: deque() for member in members
         }
@@ -206,7 +206,7 @@ class _MemberStream:
             )
             for number, strip_job in enumerate(strip_jobs)
         ]
-        # Strips are taken in this thread, so it must not wait for memory of theirs.
+        # Strips are consumed by this same thread: waiting for their memory would deadlock.
         sizes: Sizes = replace(memory.sizes(members[0]), strips=None)
         chosen = [predictors[member] for member in members]
         self._stream = iter(TileStream(jobs, chosen, sizes, progress=progress, waits=waits))
@@ -222,7 +222,7 @@ class _MemberStream:
         return sink
 
     def strips(self, number: int, wanted: tuple[int, int]) -> Iterator[_Rows]:
-        """Give the strips of each member that are under rows of a job's output."""
+        """Yield the strips of each member that some rows of a job's output need."""
         task = self._tasks[number]
         for member in self._members:
             plan = task.plans[member]
@@ -233,14 +233,14 @@ class _MemberStream:
             yield _Rows(member, plan, tuple(self._under(member, number, needed)))
 
     def finish(self) -> int:
-        """Run what is left; return the tiles predicted in all."""
+        """Predict the remaining tiles; return the total number of tiles predicted."""
         self._tiles += sum(self._stream)
         return self._tiles
 
     def _under(
         self, member: int, number: int, needed: range
     ) -> list[tuple[int, Callable[[], Strip]]]:
-        """Give the strips of a member that hold some of its own rows; those before are dropped."""
+        """Return a member's strips that overlap rows of its output; discard the strips above."""
         made = self._made[member]
         while made and (made[0][0], made[0][2]) < (number, needed.start + 1):
             made.popleft()
@@ -257,7 +257,7 @@ class _MemberStream:
 
 
 def _once(strip: PendingStrip) -> Callable[[], Strip]:
-    """Let a strip be asked for several times: rows of two strips of the output may need it."""
+    """Cache a strip, which two strips of the output may need."""
     found: list[Strip] = []
 
     def kept() -> Strip:

@@ -1,4 +1,4 @@
-"""Owns where strips are made: the protocol of executors, and the one in this process."""
+"""Owns the protocol of executors, and the executor that runs in this process."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,32 +26,30 @@ from wsi_seg.progress import Progress, Silent
 
 
 class Executor(Protocol):
-    """Produces strips: in this process, or on the workers of a cluster."""
+    """Predicts strips, in this process or on the workers of a cluster."""
 
     @property
     def device(self) -> Device:
-        """Where networks compute."""
+        """Device of the networks."""
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
-        """Choose batch and compilation; see `Runner.tune`."""
+        """Choose the batch size and whether to compile; see `Runner.tune`."""
 
     def run(
         self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
     ) -> RunStats:
-        """Produce what is left of slides, write and record it, and finish each slide."""
+        """Predict, write and record the remaining strips of slides, and finish each slide."""
 
 
 class SerialExecutor:
-    """Produces strips in this process: the oracle for every other way.
+    """Predicts strips in this process; the reference for all other executors.
 
     Parameters
     ----------
-    model, options
-        What predicts, and how.
-    progress
-        Advanced by tiles.
-    load
+    model, options, load
         See `Runner`.
+    progress
+        Advanced by the number of tiles.
     """
 
     def __init__(
@@ -68,13 +66,13 @@ class SerialExecutor:
         self._runner, self._progress = Runner(model, chosen, load), progress
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
-        """Choose batch and compilation; see `Runner.tune`."""
+        """Choose the batch size, and whether to compile; see `Runner.tune`."""
         return self._runner.tune(plan, unfinished, self._progress)
 
     def run(
         self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
     ) -> RunStats:
-        """Produce what is left of slides; see `Executor.run`."""
+        """Predict the remaining strips of slides; see `Executor.run`."""
         self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
         every = [output.task for output in outputs]
         with StripWriter() as writer, staged(every, self._stage) as tasks:
@@ -94,7 +92,7 @@ class SerialExecutor:
 
 
 def _strip_job(writer: StripWriter, output: SlideOutput, task: StripTask) -> StripJob:
-    """Job whose strips are written and recorded by the writer; the last one ends the slide."""
+    """Return a job whose strips the writer writes and records; the last one finishes the slide."""
     saver = task.saver()
     left = set(task.strips)
     if not left:

@@ -1,4 +1,4 @@
-"""Owns the memory plan: what each part of a run will hold, and how large parts may be."""
+"""Owns the memory plan: estimates the memory of each part of a run, and chooses sizes that fit."""
 
 import math
 import re
@@ -16,33 +16,32 @@ from wsi_seg.models import ModelCard
 from wsi_seg.predict.device import Device, dtype_of
 from wsi_seg.predict.ensemble import Member
 
-# Rows that a strip may have: whole chunks of the output, fewest first.
+# Candidate strip heights, multiples of the output's chunks.
 _STRIP_ROWS = (512, 1024)
 
-# Rows of tiles that are read ahead of the current one, fewest first; the last for a GPU only, whose
-# tiles go faster than a burst of slow reads.
+# Candidate rows of tiles to read ahead; the last only for a GPU, to bridge bursts of slow reads.
 _AHEAD = (1, 2, 4)
 
-# Bytes of decoded chunks that are kept: at least, and at most without --max-ram.
+# Smallest and largest cache of decoded chunks, in bytes.
 _CACHE = (2**25, 2**30)
 
-# Strips that are coming down or waiting to be written, on a CPU and on a GPU; others are summed,
-# widened, halved and encoded meanwhile, each at most once at a time.
+# Strips that are being downloaded or wait to be written, on a CPU and on a GPU; and strips that are
+# meanwhile summed, widened, halved and encoded, one in each of these steps.
 _WAITING, _WAITING_GPU, _WRITING = 1, 2, 4
 
-# Arrays of a few rows that are summed, divided or encoded at a time.
-_SMALL = 2**26
+# Temporary arrays of a few rows.
+_TEMPORARY = 2**26
 
-# Libraries of a GPU, which load their kernels into main memory when they are first used; measured.
+# Main memory of the CUDA libraries once their kernels are loaded (measured).
 _GPU_LIBRARIES = 1_250 * 10**6
 
-# Share that memory allocators waste.
-_WASTE = 0.1
+# Overhead of memory allocators.
+_OVERHEAD = 0.1
 
-# Pinned memory is rounded up to powers of two.
+# torch rounds pinned memory up to powers of two.
 _PINNED = 2
 
-# Share of a GPU's free memory that is planned with; libraries try out kernels in the rest.
+# Share of a GPU's free memory to use; libraries benchmark kernels in the rest.
 _DEVICE_SHARE = 0.7
 
 # Share of the memory that a container or dask allows a process which a plan may use; dask gives a
@@ -55,35 +54,34 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 @dataclass(frozen=True, slots=True)
 class MemoryPlan:
-    """Sizes that were chosen, and the bytes that each part takes at most.
+    """Chosen sizes, and upper bounds in bytes for the memory of each part.
 
     Parameters
     ----------
     batches
         Tiles per forward pass of each member.
     ahead
-        Bytes of source pixels that are read or waiting at a time, of each member.
+        Bytes of source pixels that are read ahead or wait, for each member.
     waiting
-        Bytes of finished strips that are coming down or waiting to be written.
+        Bytes of finished strips that are being downloaded or wait to be written.
     strip_px
         Rows of a strip.
     resident
-        Members in memory at a time.
+        Number of members in memory at a time.
     cache
-        Bytes of decoded chunks that are kept.
+        Size of the cache of decoded chunks in bytes.
     readers
-        Reads at a time.
+        Number of concurrent reads.
     process
-        What the process held before any work, and what libraries of a GPU will.
+        Memory of the process before it starts to work, and of the CUDA libraries.
     networks, forward, bands
-        Weights, one forward pass, and rows of source pixels and sums; in the memory of the device.
+        Weights, one forward pass, and ring buffers of source rows and sums, on the device.
     strips, reading
-        Finished rows on their way to the disk, and source pixels on their way to the device; on
-        CUDA both are pinned.
+        Buffers of finished rows and of source pixels; pinned with CUDA.
     on_device
         Whether ``networks``, ``forward`` and ``bands`` are in a GPU's own memory.
     limit
-        What the user allowed, in bytes; None is no limit.
+        Limit set by the user in bytes; None for no limit.
     """
 
     batches: tuple[int, ...]
@@ -104,21 +102,21 @@ class MemoryPlan:
 
     @property
     def device(self) -> int:
-        """Bytes of what is where the network is."""
+        """Bytes of memory on the device."""
         return self.networks + self.forward + self.bands
 
     @property
     def total(self) -> int:
         """Bytes of main memory."""
         work = self.strips + self.reading + self.cache + (0 if self.on_device else self.device)
-        return self.process + math.ceil((work + _SMALL) * (1 + _WASTE))
+        return self.process + math.ceil((work + _TEMPORARY) * (1 + _OVERHEAD))
 
     def sizes(self, member: int) -> Sizes:
-        """How much of each thing the stream of a member may hold."""
+        """Return the batch size and buffer limits of a member's stream."""
         return Sizes(self.batches[member], self.ahead, self.waiting, self.readers)
 
     def lines(self) -> list[str]:
-        """Plan as sentences for people."""
+        """Format the plan as lines of text."""
         parts = ", ".join(
             f"{name} {getattr(self, name) / _MB:.0f}"
             for name in ("process", "networks", "forward", "bands", "strips", "reading", "cache")
@@ -135,17 +133,17 @@ class MemoryPlan:
         ]
 
     def to_json(self) -> dict[str, object]:
-        """Plan as plain JSON values."""
+        """Return the plan as JSON values."""
         return asdict(self) | {"total": self.total}
 
 
 def parse_bytes(text: str) -> int:
-    """Bytes of a size such as ``4GB``, ``800 MB`` or ``2e9``; units are powers of 1,000.
+    """Parse a size such as ``4GB``, ``800 MB`` or ``2e9`` to bytes; units are powers of 1,000.
 
     Raises
     ------
     ConfigError
-        If it is not a size.
+        If the text is not a size.
     """
     found = re.fullmatch(r"\s*([0-9.]+(?:e\d+)?)\s*([KMGT]?)I?B?\s*", text, re.IGNORECASE)
     try:
@@ -159,7 +157,7 @@ def parse_bytes(text: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Choice:
-    """What the plan may choose, smallest first."""
+    """Sizes that the plan chooses."""
 
     batches: tuple[int, ...]
     rows_ahead: int
@@ -179,31 +177,31 @@ def plan_memory(
     strip_px: int | None = None,
     readers: int = 0,
 ) -> MemoryPlan:
-    """Choose the largest parts that fit.
+    """Choose the largest sizes that fit into memory.
 
     Parameters
     ----------
     plans
-        Of each slide, the plan of each member.
+        For each slide, the plans of all members.
     members
-        Of the model; networks in memory are run once, to find out what they take.
+        Members of the model; networks in memory are run once to measure their memory.
     batches
-        Tiles per forward pass of each member: at most, or exactly.
+        Largest number of tiles per forward pass of each member.
     fixed_batch
-        Whether the batches are exactly these.
+        Whether to use exactly ``batches``.
     device
-        Where and how networks compute, and what is free there.
+        Device of the networks, with its free memory and precision.
     max_ram
-        Bytes of main memory allowed; None takes what runs fastest.
+        Limit for main memory in bytes; None chooses the fastest sizes.
     strip_px
-        Rows of a strip; None chooses.
+        Rows of a strip; None to choose.
     readers
-        Reads at a time; 0 chooses.
+        Number of concurrent reads; 0 to choose.
 
     Raises
     ------
     ConfigError
-        If even the smallest parts do not fit; says what would.
+        If even the smallest sizes do not fit; states how much memory is needed.
     """
     needs = _Needs(plans, members, device, readers)
     own = tuple(batches)
@@ -232,17 +230,17 @@ def plan_memory(
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now, in bytes."""
+    """Return the resident memory of this process in bytes."""
     return int(psutil.Process().memory_info().rss)
 
 
 def _up_to(largest: int) -> list[int]:
-    """Powers of two below a number, and the number."""
+    """Powers of two from 2 that are less than a number, and the number itself."""
     return [2**k for k in range(1, largest.bit_length()) if 2**k < largest] + [largest]
 
 
 class _Needs:
-    """Bytes of every part, by the sizes that may be chosen."""
+    """Estimates the bytes of every part for given sizes."""
 
     def __init__(
         self,
@@ -273,7 +271,7 @@ class _Needs:
         fixed_batch: bool,
         strip_px: int | None,
     ) -> list[dict[str, Any]]:
-        """List what is enlarged, most useful first; each where it fits with what came before."""
+        """List sizes to enlarge, most useful first; each is kept if it fits with those before."""
         cache = max(map(self._chunk_row, *self._pairs()))
         cache = min(max(cache, smallest.cache), _CACHE[1])
         found: list[dict[str, Any]] = [{"resident": len(self._cards)}]
@@ -289,7 +287,7 @@ class _Needs:
 
     def measured(self, choice: _Choice) -> MemoryPlan:
         weights = sorted((size.parameters for size in self._estimates), reverse=True)
-        # A copy that computes and one to compare it with; two more while one is loaded.
+        # One copy to predict and a float32 copy to compare with; two more while one is loaded.
         copies = self._value + 4
         forward = reading = ahead = 0
         for batch, member, card, size in zip(
@@ -303,7 +301,7 @@ class _Needs:
             most = max(self._ahead(plan, card, batch, choice.rows_ahead) for plan in member)
             ahead, reading = max(ahead, most), reading + most + self._unit(member, card)
         strip = choice.strip_px * self._width * (self._classes + self._planes)
-        # The strips of each member wait to be combined.
+        # Strips of each member wait to be combined.
         members = len(choice.batches) if len(choice.batches) > 1 else 0
         waiting = (_WAITING_GPU if self._on_device else _WAITING) * strip * (1 + members)
         pinned = _PINNED if self._on_device else 1
@@ -328,7 +326,7 @@ class _Needs:
         return self._members, self._cards
 
     def _chunk_row(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
-        """Bytes of a row of chunks that is read in portions, so that each is decoded once."""
+        """Bytes of a row of high chunks, which the cache must hold to decode each only once."""
         high = [plan for plan in member if plan.chunk.height > UNIT_ROWS]
         return max((plan.source.width * plan.chunk.height for plan in high), default=0) * (
             card.in_channels
@@ -338,7 +336,7 @@ class _Needs:
         return max(plan.unit_px * _source_px(plan) for plan in member) * card.in_channels
 
     def _ahead(self, plan: SlidePlan, card: ModelCard, batch: int, rows: int) -> int:
-        """Bytes that are read ahead: rows of tiles, or two batches of slides of one tile."""
+        """Bytes to read ahead: rows of tiles, or two batches if slides have few tiles."""
         side = plan.tile_px * plan.reduction
         row = min(side, plan.source.height) * _source_px(plan)
         fewest = 2 * plan.unit_px * _source_px(plan)
@@ -346,7 +344,7 @@ class _Needs:
         return int(wanted) * card.in_channels
 
     def _band(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
-        """Rows of source pixels and of sums of one member, with what is resampled at a time."""
+        """Bytes of one member's ring buffers of source rows and sums, and of resampling."""
         found = 0
         for plan in member:
             width = _span_px(plan)
@@ -358,15 +356,15 @@ class _Needs:
         return found
 
     def _launched(self, choice: _Choice, ahead: int) -> int:
-        """Bytes on a GPU of rows that were uploaded before what needs them is computed."""
+        """Bytes of rows uploaded to a GPU, and of strips on it, before queued batches have run."""
         return ahead + _WAITING_GPU * choice.strip_px * self._width * 4 if self._on_device else 0
 
 
 def _span_px(plan: SlidePlan) -> int:
-    """Columns that tiles to predict cover, with the pixel on either side that is summed too."""
+    """Columns that the tiles to predict cover, and one more on either side, which is summed too."""
     return len(plan.columns_for(range(len(plan.ys)))) + 2
 
 
 def _source_px(plan: SlidePlan) -> int:
-    """Columns of the level under these tiles, which alone are read."""
+    """Columns of the level that are read for these tiles."""
     return min(plan.source.width, math.ceil(_span_px(plan) * plan.reduction) + 2)

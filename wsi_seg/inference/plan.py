@@ -1,7 +1,7 @@
 """Owns the inference plan: which tiles of a slide are predicted, at which level, in which strips.
 
-A plan is plain data made before any work. Running it in one process, in many, or again after a
-kill gives the same bytes.
+A plan is plain data, computed before any work starts. Executing it in one process, in many, or
+resuming it after a crash gives the same bytes.
 """
 
 import math
@@ -25,18 +25,18 @@ from wsi_seg.reading.view import View
 from wsi_seg.store import LabelInfo, Multiscale
 from wsi_seg.store.names import TISSUE
 
-# A row of chunks higher than this is read in portions, through the cache of decoded chunks.
+# Rows of chunks higher than this are read in parts, through the cache of decoded chunks.
 UNIT_ROWS = 1024
 
-# Tiles that a slide may have: the plan of more would not fit into memory.
-_MOST_TILES = 2**24
+# A plan with more tiles would not fit into memory.
+_MAX_TILES = 2**24
 
 # Tile that could not be read: first row, first column, reason.
 Quarantined = tuple[int, int, str]
 
 
 class PlannedSlide(Protocol):
-    """What planning and predicting need of a slide: a `SlideStore`, or an array."""
+    """The part of a slide that planning and prediction use: a `SlideStore`, or an array."""
 
     @property
     def name(self) -> str:
@@ -58,24 +58,24 @@ class PlannedSlide(Protocol):
 
     @property
     def slice_mm(self) -> float | None:
-        """Millimetres to the next slice; None where unknown."""
+        """Distance to the next slice in millimetres; None if unknown."""
 
     def sibling(self, name: str) -> "PlannedSlide | None":
-        """Another slide of the same collection."""
+        """Return another slide of the same collection, or None if there is no such slide."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class FirstPass:
-    """What an earlier run without overlap predicted, which stands for some tiles of a plan.
+    """Result of an earlier run without overlap, which replaces some tiles of a plan.
 
     Parameters
     ----------
     image
-        Its probabilities, of the plan's extent.
+        Its probabilities; same extent as the plan.
     keep
-        Which tiles of the plan it stands for, shape ``(len(ys), len(xs))``.
+        Tiles of the plan that it replaces, ``(len(ys), len(xs))`` bool.
     skipped
-        Tiles with tissue that neither run predicts.
+        Number of tiles with tissue that neither run predicts.
     """
 
     image: Multiscale
@@ -92,38 +92,38 @@ class SlidePlan:
     slide
         Name of the slide.
     level
-        Level of the store that is read.
+        Level of the store to read.
     source
         Size of that level.
     extent
-        Size of the output: the level's own size, or smaller where the level is resampled.
+        Size of the output: the size of the level, or another one if the level is resampled.
     downsample
-        Level-0 px per output pixel.
+        Level-0 pixels per output pixel.
     mpp
-        Micrometres per output pixel, None where unknown.
+        Micrometres per output pixel; None if unknown.
     tile_px
         Side of a tile in output pixels.
     ys, xs
-        First row of each row of tiles, first column of each column of tiles.
+        First pixel row of each row of tiles, first pixel column of each column of tiles.
     blend
         How overlapping tiles are merged.
     keep
-        Which tiles are predicted, shape ``(len(ys), len(xs))``.
+        Tiles to predict, ``(len(ys), len(xs))`` bool.
     strip_px
-        Rows that one strip of the output has.
+        Rows of the output per strip.
     shard_px
-        Rows of the output that one file holds: those of a strip, but where ``native`` is given.
+        Rows of the output per file; equals ``strip_px`` unless ``native`` is given.
     chunk
-        Size of what is decoded at a time.
+        Size of the chunks of the level.
     view
-        How the model looks at the slide.
+        Resolution and size at which the model sees the slide.
     native
-        Size that a resized slide's result is brought back to, its own level 0; None where the
-        result stays as it was predicted.
+        Size to which the result of a resized slide is scaled back, that of its level 0; None if
+        the result is stored at the size at which it was predicted.
     notes
         Overrides and repairs, one sentence each.
     first_pass
-        With adaptive overlap, the run before; None elsewhere. See `adaptive.merged`.
+        The earlier run with adaptive overlap, otherwise None. See `adaptive.merged`.
     """
 
     slide: str
@@ -147,41 +147,41 @@ class SlidePlan:
 
     @property
     def strips(self) -> tuple[tuple[int, int], ...]:
-        """First row and first row after, of each strip of the output."""
+        """First row of each strip of the output, and the row after its last one."""
         return tuple((strip.y, strip.y_end) for strip in self.extent.strips(self.strip_px))
 
     @property
     def resampled(self) -> bool:
-        """Whether the output has another size than the level that is read."""
+        """Whether the size of the output differs from that of the level that is read."""
         return self.source != self.extent
 
     @property
     def unit_px(self) -> int:
-        """Rows of the level that are read at a time: a row of chunks, or a part of a high one."""
+        """Rows of the level to read at a time: a row of chunks, or part of a high one."""
         return min(self.chunk.height, UNIT_ROWS, self.source.height)
 
     @property
     def reduction(self) -> float:
-        """Pixels of the level that is read per pixel of the output, along a row."""
+        """Pixels of the level per pixel of the output, along a row."""
         return self.source.width / self.extent.width
 
     @property
     def row_weights(self) -> NDArray[np.int32]:
-        """Blend weights along y, ``(len(ys), tile_px)``; not kept, since plans are pickled."""
+        """Blend weights along y, ``(len(ys), tile_px)`` int32; not cached: plans are pickled."""
         return axis_weights(self.ys, self.tile_px, length=self.extent.height, blend=self.blend)
 
     @property
     def column_weights(self) -> NDArray[np.int32]:
-        """Blend weights along x, ``(len(xs), tile_px)``; not kept, since plans are pickled."""
+        """Blend weights along x, ``(len(xs), tile_px)`` int32; not cached: plans are pickled."""
         return axis_weights(self.xs, self.tile_px, length=self.extent.width, blend=self.blend)
 
     def with_strips(self, strip_px: int) -> "SlidePlan":
-        """Plan with strips and shards of so many rows; a resized slide stays one strip."""
+        """Return the plan with another strip and shard height; a resized slide stays one strip."""
         strips = self.strip_px if self.native is not None else strip_px
         return replace(self, strip_px=strips, shard_px=strip_px)
 
     def rows_for(self, strips: frozenset[int]) -> tuple[int, ...]:
-        """Rows of tiles that touch any of these strips, ascending."""
+        """Return the rows of tiles that overlap any of these strips, ascending."""
         bounds = [self.strips[index] for index in sorted(strips)]
         tops = np.asarray(self.ys)
         touched = np.zeros(len(tops), dtype=bool)
@@ -190,7 +190,7 @@ class SlidePlan:
         return tuple(int(row) for row in np.flatnonzero(touched))
 
     def columns_for(self, rows: Sequence[int]) -> range:
-        """Pixel columns that the tiles to predict in some rows of tiles cover; may be empty."""
+        """Return the pixel columns covered by the tiles to predict in ``rows``; may be empty."""
         tiles = np.flatnonzero(self.keep[list(rows)].any(axis=0))
         if not len(tiles):
             return range(0)
@@ -202,21 +202,21 @@ class SlidePlan:
 
 
 def finest(plans: Sequence[SlidePlan]) -> SlidePlan:
-    """Plan with the largest output, the first of equal ones."""
+    """Return the plan with the largest output, the first of several equal ones."""
     return max(plans, key=lambda plan: plan.extent.area)
 
 
 def plan_slide(
     store: PlannedSlide, card: ModelCard, options: InferOptions, *, strip_px: int
 ) -> SlidePlan:
-    """Decide level, tiles and strips for one slide.
+    """Choose the level, tiles and strips of one slide.
 
     Raises
     ------
     ResolutionError
-        If the model needs an mpp that the slide does not have, or is too coarse for.
+        If the slide has no mpp but the model needs one, or if the slide is too coarse.
     ConfigError
-        If there would be too many tiles.
+        If there are too many tiles, or the model resizes slides and options set a resolution.
     """
     view = card.view(options.tile_px)
     if options.mpp is not None or options.level is not None:
@@ -227,19 +227,19 @@ def plan_slide(
     tile_px, shard_px = view.side, strip_px
     downsample = pyramid.downsample(level)
     if card.resize is not None:
-        # A resized slide is small, and is brought back to its size as a whole.
+        # The result of a resized slide is small, and is scaled back as a whole.
         downsample, strip_px = 1.0, extent.height
     elif extent != pyramid.extents[level] and view.mpp is not None and pyramid.mpp is not None:
         downsample = view.mpp / pyramid.mpp
-    # Rounded up, so that the overlap is never larger than asked for.
+    # Rounded up, so that the overlap never exceeds the requested one.
     stride = math.ceil(tile_px * (1 - options.fraction) - 1e-9)
     grid = TileGrid(extent, tile_px, stride)
     ys, xs = grid.ys, grid.xs
-    if len(ys) * len(xs) > _MOST_TILES:
-        smallest = math.ceil(tile_px * math.sqrt(len(ys) * len(xs) / _MOST_TILES))
+    if len(ys) * len(xs) > _MAX_TILES:
+        smallest = math.ceil(tile_px * math.sqrt(len(ys) * len(xs) / _MAX_TILES))
         raise ConfigError(
-            f"slide {store.name!r}: tiles of {tile_px} px would be {len(ys) * len(xs):,}; expected "
-            f"{_MOST_TILES:,} at most: set --tile to {smallest} or more, or a smaller --overlap"
+            f"slide {store.name!r}: got {len(ys) * len(xs):,} tiles of {tile_px} px; expected at "
+            f"most {_MAX_TILES:,}: set --tile to {smallest} or more, or a smaller --overlap"
         )
     keep = np.ones((len(ys), len(xs)), dtype=bool)
     if options.skip_background and TISSUE in store.label_names():
@@ -276,7 +276,7 @@ def plan_slide(
 
 
 def _scale(store: PlannedSlide, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:
-    """Level and output size by the rule that training reads by, and the override if one is used."""
+    """Level and output size by the rule that training uses, and a note if it is overridden."""
     try:
         return view.scale(store.pyramid, name=store.name), ()
     except ResolutionError as error:
@@ -290,7 +290,7 @@ def _scale(store: PlannedSlide, view: View, options: InferOptions) -> tuple[Scal
 def _asked_for(
     store: PlannedSlide, view: View, options: InferOptions
 ) -> tuple[View, Scale, tuple[str, ...]]:
-    """View, level and size for an mpp or a level that the user asked for."""
+    """View, level and size for an mpp or a level that the user set."""
     if view.resize is not None:
         raise ConfigError(
             f"slide {store.name!r}: got --mpp or --level, but the model resizes every slide to "
@@ -322,12 +322,12 @@ def _asked_for(
 
 
 def _like(mpp: float, other: float) -> bool:
-    """Whether a model that has seen one mpp may be shown the other."""
+    """Whether two resolutions are close enough for a model trained at one to read the other."""
     return max(mpp / other, other / mpp) <= COARSEST_SLIDE
 
 
 def _tiles_with_tissue(tissue: Multiscale, extent: Extent, grid: TileGrid) -> NDArray[np.bool_]:
-    """Whether any tissue is in each tile, from sums over the low-resolution tissue mask."""
+    """Whether each tile contains tissue, from box sums over the low-resolution tissue mask."""
     size = tissue.pyramid.extent
     mask = tissue.read(size.region()) > 0
 

@@ -1,8 +1,8 @@
-"""Owns other sizes: source rows at the size that the model sees, and results brought back.
+"""Owns resampling in inference: source rows to the size the model sees, and results back.
 
-What the model sees are the area means of `reading.resample.read_image`, made on the device: whole
-numbers below 2^24 in float32, so a pixel has the same value on every device and whatever is read
-together. Results are brought back linearly, on the host, where strips are written.
+The model sees the area means of `reading.resample.read_image`, computed on the device in float32
+from integers below 2^24, so a pixel has the same value on every device and in every block of rows.
+Results are scaled back with linear interpolation on the host, where strips are written.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,21 +16,21 @@ from wsi_seg.inference.transfer import copy_to_device
 from wsi_seg.reading.resample import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
 from wsi_seg.store.cache import shared_pool
 
-# Values that are summed at a time, in main memory and in a device's own.
+# Values to sum at a time.
 _BLOCK = {"cpu": 2**19, "cuda": 2**25}
-# Pixels that a thread brings back at a time.
+# Pixels that a thread scales back at a time.
 _RESTORED = 2**18
 
 
 class Resampler:
-    """Turns source rows, as they arrive from top to bottom, into rows of another size.
+    """Resamples source rows that arrive from top to bottom.
 
     Parameters
     ----------
     full, small
-        Size of the level that is read, and of the output; either may be the larger.
+        Size of the level that is read, and of the output; either can be the larger one.
     columns
-        Output columns that are wanted.
+        Output columns to compute.
     """
 
     def __init__(self, full: Extent, small: Extent, columns: range) -> None:
@@ -38,36 +38,43 @@ class Resampler:
         self._down = area_taps(0, small.height, full=full.height, small=small.height)
         self._across = area_taps(0, small.width, full=full.width, small=small.width)
         self.source_columns = self.columns_under(columns)
-        self._kept: tuple[int, torch.Tensor] | None = None  # rows that later output needs too
+        self._kept: tuple[int, torch.Tensor] | None = None  # rows that later output rows need
         self._next = 0
 
     def rows_under(self, rows: range) -> range:
-        """Source rows that make up some output rows."""
+        """Return the source rows that some output rows are computed from."""
         return _under(self._down, rows)
 
     def columns_under(self, columns: range) -> range:
-        """Source columns that make up some output columns."""
+        """Return the source columns that some output columns are computed from."""
         return _under(self._across, columns)
 
     def most_rows(self, count: int) -> int:
-        """Output rows that so many source rows can make up, at most."""
-        count += self._down.count + 1  # rows that were kept for these
+        """Return the largest number of output rows that ``count`` source rows complete."""
+        count += self._down.count + 1  # kept rows
         return -(-count * self._small.height // self._full.height) + 2
 
     def push(self, y: int, rows: torch.Tensor) -> Iterator[tuple[int, torch.Tensor]]:
-        """Take source rows; yield first row and pixels of the output rows that are complete now.
+        """Add source rows; yield the output rows that are complete now.
 
         Parameters
         ----------
         y
-            First row; where it does not continue the last rows, a new portion begins.
+            First row; if it does not continue the previous rows, those are discarded.
         rows
             ``(n, len(source_columns), C)`` uint8.
+
+        Yields
+        ------
+        y : int
+            First output row of a block.
+        block : torch.Tensor
+            ``(rows, len(columns), C)`` uint8.
         """
         if self._kept is not None and self._kept[0] + len(self._kept[1]) == y:
             y, rows = self._kept[0], torch.cat([self._kept[1], rows])
         else:
-            # The first output row all of whose source rows are here.
+            # First output row with all source rows present.
             self._next = int(np.searchsorted(self._down.pixels[:, 0], y))
         after = int(np.searchsorted(self._down.pixels[:, -1], y + len(rows)))
         block = max(1, _BLOCK[rows.device.type] // rows[0].numel())
@@ -108,7 +115,7 @@ def _summed(values: torch.Tensor, taps: Taps, axis: int) -> torch.Tensor:
 
 
 def _select(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor:
-    """Values at these places of an axis; a view where they are equally spaced."""
+    """Select indices of an axis; returns a view if they are equally spaced."""
     steps = np.diff(places)
     if len(steps) == 0 or (steps[0] > 0 and (steps == steps[0]).all()):
         step = int(steps[0]) if len(steps) else 1
@@ -121,23 +128,23 @@ def _select(values: torch.Tensor, places: np.ndarray, axis: int) -> torch.Tensor
 def restore(
     rows_of: Callable[[range], NDArray[np.uint8]], native: Extent, rows: int
 ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Bring the result of a resized slide back to the slide's own size, strip by strip.
+    """Scale the result of a resized slide back to the slide's own size, strip by strip.
 
     Parameters
     ----------
     rows_of
-        Gives some of its rows at its own size, see `resized`; called in several threads.
+        Returns some rows at the slide's own size, see `resized`; called from several threads.
     native
-        That size.
+        Size of the slide.
     rows
-        Rows that are given at a time.
+        Rows per strip.
 
     Yields
     ------
     y : int
         First row of a strip.
     strip : NDArray[np.uint8]
-        ``(rows, native.width, C)``; the last one may have fewer rows.
+        ``(rows, native.width, C)`` uint8; the last one can have fewer rows.
     """
     step = max(1, _RESTORED // native.width)
     for wanted in native.strips(rows):
@@ -147,7 +154,7 @@ def restore(
 
 
 def rows_under(wanted: range, *, small: int, full: int) -> range:
-    """Rows of ``small`` that `resized` needs for these rows of ``full``."""
+    """Return the rows of an image of height ``small`` that `resized` needs for rows of ``full``."""
     above, below, _ = _between(np.arange(wanted.start, wanted.stop), small, full)
     return range(int(above[0]), int(below[-1]) + 1)
 
@@ -155,23 +162,23 @@ def rows_under(wanted: range, *, small: int, full: int) -> range:
 def resized(
     part: NDArray[np.uint8], top: int, wanted: range, *, small: Extent, full: Extent
 ) -> NDArray[np.uint8]:
-    """Rows of an image brought to another size, linearly between the centres of pixels.
+    """Resize rows of an image with linear interpolation between pixel centres.
 
     Parameters
     ----------
     part
-        ``(h, small.width, C)`` uint8: rows of the image that hold those of `rows_under`.
+        ``(h, small.width, C)`` uint8: rows of the image that include those of `rows_under`.
     top
-        The first of them.
+        First row of ``part`` in the image.
     wanted
         Rows of the result.
     small, full
-        Size of the image, and the one to bring it to.
+        Size of the image, and of the resized image.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(len(wanted), full.width, C)``.
+        ``(len(wanted), full.width, C)`` uint8, rounded half to even.
     """
     left, right, across = _between(np.arange(full.width), small.width, full.width)
     above, below, down = _between(np.asarray(wanted), small.height, full.height)
@@ -183,9 +190,9 @@ def resized(
 def _between(
     wanted: NDArray[np.int64], small: int, full: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-    """Source pixels before and after each wanted pixel, and its share of the way between them.
+    """Source pixels before and after each wanted pixel, and the weight of the latter.
 
-    Past the first and the last centre the pixel at the border counts alone.
+    Beyond the first and the last centre, the border pixel is repeated.
     """
     place = ((wanted + 0.5) * (small / full) - 0.5).clip(0, small - 1)
     before = place.astype(np.int64)

@@ -1,4 +1,4 @@
-"""Owns predicting in one process: networks that are ready, their batch, and parts of a run."""
+"""Owns prediction in one process: loads networks, chooses the batch size, and predicts strips."""
 
 import logging
 import time
@@ -25,12 +25,12 @@ logger = logging.getLogger(__name__)
 
 UnfinishedSettings = Mapping[str, Mapping[str, object]]
 
-# Makes the predictor of a member: its network on the device, compiled or not.
+# Loads a member's network on the device; the last argument is whether to compile it.
 Load = Callable[[Member, InferOptions, bool], TilePredictor]
 
 
 def load_network(member: Member, options: InferOptions, compiled: bool) -> TilePredictor:
-    """Load a member and make it ready as the options say."""
+    """Load a member's network with the device, precision and TTA of the options."""
     return load_predictor(
         member,
         device=options.device,
@@ -42,7 +42,7 @@ def load_network(member: Member, options: InferOptions, compiled: bool) -> TileP
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """What was chosen at the start, for the whole run.
+    """Settings that are chosen at the start of a run.
 
     Parameters
     ----------
@@ -51,9 +51,9 @@ class Tuning:
     compiled
         Whether networks are compiled.
     seconds, compile_seconds
-        Time that loading, measuring and compiling took; and compiling alone.
+        Total time of loading, measuring and compiling; time of compiling.
     rates
-        Tiles per second of the first member by batch, where that was measured.
+        Tiles per second of the first member by batch size; None if not measured.
     """
 
     batches: tuple[int, ...]
@@ -65,16 +65,16 @@ class Tuning:
 
 @dataclass(frozen=True, slots=True)
 class RunStats:
-    """What it took to produce what was left of slides.
+    """Statistics of predicting the remaining strips of slides.
 
     Parameters
     ----------
     tiles
         Tiles predicted.
     drift
-        How reduced precision changes the result.
+        Change of the result by reduced precision.
     shares
-        Shares of the time, see `Watch.shares`; empty where they were not measured.
+        Shares of the time, see `WaitTimes.shares`; empty if they were not measured.
     """
 
     tiles: int
@@ -83,16 +83,16 @@ class RunStats:
 
 
 class Runner:
-    """The members of a model in this process, loaded when they are first needed.
+    """Runs the members of a model in this process; loads them when they are first needed.
 
     Parameters
     ----------
     model
-        What predicts.
+        One network or an ensemble.
     options
-        What the user chose; precision must be that of the run.
+        Options of the run, with its actual precision.
     load
-        Makes the predictor of a member.
+        Loads the predictor of a member.
     """
 
     def __init__(self, model: Model, options: InferOptions, load: Load = load_network) -> None:
@@ -101,7 +101,7 @@ class Runner:
         self._loaded: tuple[bool, int, list[MemberPredictor]] | None = None
 
     def predictors(self, memory: MemoryPlan, *, compiled: bool) -> list[MemberPredictor]:
-        """Predictors of the members, loaded once."""
+        """Return the predictors of the members, loading them on the first call."""
         known = self._loaded
         if known is None or known[:2] != (compiled, memory.resident):
             members = MemberPredictors(
@@ -113,9 +113,9 @@ class Runner:
         return known[2]
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings, progress: Progress) -> Tuning:
-        """Load networks, and choose batch and compilation for the whole run.
+        """Load networks, and choose the batch size and whether to compile for the whole run.
 
-        Unfinished work keeps its settings. On a CPU nothing is measured.
+        Unfinished slides keep their settings. On a CPU nothing is measured.
         """
         memory, options = plan.memory, self._options
         assert memory is not None
@@ -164,7 +164,7 @@ class Runner:
         progress: Progress,
         written: Callable[[], None] | None = None,
     ) -> RunStats:
-        """Produce the strips of all jobs, into their sinks; ``written`` waits for these."""
+        """Predict the strips of all jobs, then call ``written`` to wait until they are on disk."""
         predictors = self.predictors(memory, compiled=compiled)
         if predictors[0].device.type == "cuda":
             torch.cuda.set_device(predictors[0].device)
@@ -183,18 +183,18 @@ class Runner:
 
 
 def _unfinished_compiled(unfinished: UnfinishedSettings) -> bool | None:
-    """Whether unfinished work was made by compiled networks; None if nothing is unfinished."""
+    """Whether unfinished slides used compiled networks; None if there are no such slides."""
     known = [settings["compiled"] for settings in unfinished.values() if "compiled" in settings]
     return bool(known[0]) if known else None
 
 
 def _pays_to_compile(device: Device, tiles: int, tiles_per_second: float) -> bool:
-    """Whether compiling saves time, and can be done; warn where it only would."""
+    """Whether compiling saves time and is possible; warn if it is worthwhile but impossible."""
     pays = should_compile(tiles, tiles_per_second)
     lacks = missing_compiler(device.name) if pays else ""
     if lacks:
         logger.warning(
-            "networks run as they are: compiled they would be about twice as fast, but this "
+            "networks are not compiled, which would make them about twice as fast, because this "
             "machine lacks %s",
             lacks,
         )
@@ -206,5 +206,5 @@ def _on_cuda(device: Device) -> bool:
 
 
 def with_batches(memory: MemoryPlan, tuning: Tuning) -> MemoryPlan:
-    """Memory plan with the batches that were chosen, which are not above those planned for."""
+    """Return the memory plan with the chosen batch sizes, which never exceed the planned ones."""
     return replace(memory, batches=tuning.batches)

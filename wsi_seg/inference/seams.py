@@ -1,9 +1,9 @@
-"""Owns the seam score: how much more a prediction changes across borders of tiles than inside.
+"""Owns the seam score: how much more a prediction changes across tile borders than elsewhere.
 
-Compared are neighbouring pixels along rows and along columns, on borders of tiles and elsewhere. A
-score of 1 means that nothing shows where tiles begin and end; without overlap 2 to 10 is common.
-Steps are summed strip by strip while rows are in memory; sums are of whole numbers, so the score
-does not depend on how a slide was cut into strips or who predicted them.
+The score is the mean absolute difference of neighbouring pixels across tile borders, divided by
+that of all other neighbours. A score of 1 means that borders are invisible; 2 to 10 is common
+without overlap. Differences are summed strip by strip while rows are in memory. Sums are integers,
+so the score does not depend on the strips or on the processes that predicted them.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from wsi_seg.store import Multiscale
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """Sums of the differences between neighbouring pixels of one strip.
+    """Sums of absolute differences between neighbouring pixels of one strip.
 
     Parameters
     ----------
     elsewhere, border
-        Inside the strip, away from borders of tiles and on them.
+        Inside the strip: away from tile borders, and across them.
     joint
-        From the strip's first row to the row above it; None where that was not in memory.
+        Between the strip's first row and the row above it; None if that was not in memory.
     """
 
     elsewhere: int
@@ -42,11 +42,11 @@ class StepSums:
     Parameters
     ----------
     plan
-        Where borders of tiles are.
+        Grid of tiles.
     columns
-        Pixel columns that the rows have.
+        Pixel columns of the rows.
     device
-        Where the rows are.
+        Device of the rows.
     """
 
     def __init__(self, plan: SlidePlan, columns: range, device: torch.device) -> None:
@@ -57,7 +57,7 @@ class StepSums:
         self._above: tuple[int, torch.Tensor] | None = None
 
     def of(self, y: int, rows: torch.Tensor, *, first: bool) -> torch.Tensor:
-        """Sum the steps inside of some rows and to the row above them, if that is in memory.
+        """Sum the steps inside some rows, and to the row above them if that is in memory.
 
         Parameters
         ----------
@@ -66,12 +66,12 @@ class StepSums:
         rows
             ``(channels, rows, columns)`` uint8.
         first
-            Whether a strip begins here, so that the step to the row above is its joint.
+            Whether ``y`` is the first row of a strip, whose step to the row above is ``joint``.
 
         Returns
         -------
         torch.Tensor
-            Elsewhere, on borders, joint: ``(3,)`` int64.
+            Elsewhere, border and joint, ``(3,)`` int64; see `Steps`.
         """
         values = rows.to(torch.int16)
         wide = (values[:, :, 1:] - values[:, :, :-1]).abs_().sum((0, 1), dtype=torch.int64)
@@ -95,27 +95,27 @@ class StepSums:
         return torch.stack([elsewhere, on_border, joint])
 
     def follows(self, y: int) -> bool:
-        """Whether the row above ``y`` was the last one that arrived."""
+        """Whether the last row that arrived is the row above ``y``."""
         return self._above is not None and self._above[0] == y
 
 
 def seam_score(image: Multiscale, plan: SlidePlan, strips: Mapping[int, Steps]) -> float | None:
-    """Score a prediction from the steps of all its strips.
+    """Compute the seam score of a prediction from the steps of all its strips.
 
     Parameters
     ----------
     image
-        Probabilities, level 0 complete: read where two strips meet that were predicted separately.
+        Probabilities with a complete level 0; read only between strips predicted separately.
     plan
-        What they were made by.
+        Plan of the prediction.
     strips
         Steps of each strip, by its index.
 
     Returns
     -------
     float or None
-        Mean step across borders over mean step elsewhere; None where there is no border between
-        tiles, no step at all, or strips whose steps are not known.
+        Mean step across borders divided by mean step elsewhere; None if there are no borders
+        between tiles, no steps elsewhere, or strips without known steps.
     """
     if set(strips) != set(range(len(plan.strips))):
         return None
@@ -137,7 +137,7 @@ def seam_score(image: Multiscale, plan: SlidePlan, strips: Mapping[int, Steps]) 
 
 
 def _joint(image: Multiscale, y: int) -> int:
-    """Sum of the steps between row ``y`` and the one above it, read from disk."""
+    """Sum the steps between row ``y`` and the row above it, read from disk."""
     width = image.pyramid.extent.width
     rows = image.read(Region(level=0, y=y - 1, x=0, height=2, width=width), cached=False)
     above, below = rows.astype(np.int64)
@@ -145,7 +145,7 @@ def _joint(image: Multiscale, y: int) -> int:
 
 
 def borders(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.bool_]:
-    """Whether a tile begins or has just ended at each pixel of an axis, ``(length,)``."""
+    """Whether a tile starts, or has just ended, at each pixel of an axis, ``(length,)`` bool."""
     found = np.zeros(length + tile_px + 1, dtype=bool)
     found[list(starts)] = True
     found[[start + tile_px for start in starts]] = True

@@ -1,7 +1,7 @@
-"""Owns the source pixels of inference: read ahead in threads, uploaded once, kept as a band.
+"""Owns the source pixels of inference: reads them ahead in threads, uploads and buffers them once.
 
-A *unit* is what is read at a time: the rows of one row of chunks, so that each chunk is decoded
-once, and of it only the chunks under tiles that are predicted.
+A *unit* is read at a time: one row of chunks, so that each chunk is decoded only once, without the
+chunks that no predicted tile needs.
 """
 
 import logging
@@ -31,7 +31,7 @@ _READ_PX = 1024
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """Source pixels that cannot be decoded: a rectangle of the level that is read, and why."""
+    """A rectangle of the level that cannot be decoded, and the reason."""
 
     rows: range
     columns: range
@@ -40,14 +40,20 @@ class Damage:
 
 @dataclass(slots=True, eq=False)
 class Unit:
-    """Rows that are read at a time; filled by threads.
+    """Rows that are read at a time, filled by several threads.
 
     Parameters
     ----------
     rows, columns
-        Source pixels of the level.
+        Pixel rows and columns of the level.
     parts
-        Column ranges that are needed; the others are left as they are in ``pixels``.
+        Column ranges to read; other columns of ``pixels`` stay uninitialized.
+    pixels
+        ``(len(rows), len(columns), C)`` uint8; None until a buffer is assigned.
+    reads
+        One for each part.
+    damage
+        Chunks that could not be decoded.
     """
 
     rows: range
@@ -58,17 +64,17 @@ class Unit:
     damage: list[Damage] = field(default_factory=list)
 
     def nbytes(self, channels: int) -> int:
-        """Bytes of its pixels."""
+        """Size of ``pixels`` in bytes."""
         return len(self.rows) * len(self.columns) * channels
 
 
 class SourceRows:
-    """Which source pixels the tiles of some rows of tiles need.
+    """Source pixels that some rows of tiles need.
 
     Parameters
     ----------
     image, plan
-        Where they come from, and the grid of tiles.
+        Image to read, and the grid of tiles.
     rows
         Rows of tiles, ascending.
     """
@@ -83,19 +89,19 @@ class SourceRows:
         self.source_columns = inside if self.resampler is None else self.resampler.source_columns
 
     def source_rows(self, row: int) -> range:
-        """Source pixel rows that a row of tiles needs."""
+        """Return the source pixel rows that a row of tiles needs."""
         y = self.plan.ys[row]
         wanted = range(y, min(y + self.plan.tile_px, self.plan.extent.height))
         return wanted if self.resampler is None else self.resampler.rows_under(wanted)
 
     def source_columns_of(self, tile: int) -> range:
-        """Source pixel columns that a column of tiles needs."""
+        """Return the source pixel columns that a column of tiles needs."""
         x = self.plan.xs[tile]
         wanted = range(x, min(x + self.plan.tile_px, self.plan.extent.width))
         return wanted if self.resampler is None else self.resampler.columns_under(wanted)
 
     def units(self) -> Iterator[Unit]:
-        """Yield what is to be read, from top to bottom, each source row at most once."""
+        """Yield the units to read, from top to bottom, each source row at most once."""
         height = min(self._chunk.height, UNIT_ROWS)
         needed: dict[int, NDArray[np.bool_]] = {}
         for row in self.rows:
@@ -109,7 +115,7 @@ class SourceRows:
             yield self._unit(number, height, wanted)
 
     def _chunks_under(self, row: int) -> NDArray[np.bool_]:
-        """Find the columns of chunks, from that of the first source column on, under a row."""
+        """Whether tiles of a row need each column of chunks, counted from ``source_columns``."""
         width, first = self._chunk.width, self.source_columns.start // self._chunk.width
         changes = np.zeros((self.source_columns.stop - 1) // width + 2 - first, dtype=np.int64)
         kept = np.flatnonzero(self.plan.keep[row])
@@ -138,7 +144,7 @@ class SourceRows:
         return Unit(rows, self.source_columns, tuple(parts))
 
     def read(self, unit: Unit, part: range) -> None:
-        """Read some columns of a unit into its pixels; what cannot be decoded is noted."""
+        """Read some columns of a unit into its pixels; record chunks that cannot be decoded."""
         level, cached = self.plan.level, self._chunk.height > UNIT_ROWS
         assert unit.pixels is not None
         out = unit.pixels.numpy()
@@ -157,7 +163,7 @@ class SourceRows:
 
         try:
             fill(unit.rows, part)
-        except WsiSegError:  # which chunks are damaged is found out one by one
+        except WsiSegError:  # read chunk by chunk to find the damaged ones
             for rows in _cut(unit.rows, self._chunk.height):
                 for columns in _cut(part, self._chunk.width):
                     try:
@@ -167,24 +173,24 @@ class SourceRows:
 
 
 def _cut(span: range, size: int) -> Iterator[range]:
-    """Parts of a range between multiples of a size."""
+    """Split a range at the multiples of a size."""
     for number in range(span.start // size, (span.stop - 1) // size + 1):
         yield range(max(span.start, number * size), min(span.stop, (number + 1) * size))
 
 
 class ReadAhead:
-    """Units of several slides, read in the order in which they are needed, some ahead.
+    """Reads the units of several slides ahead, in the order in which they are needed.
 
     Parameters
     ----------
     sources
-        What is read of each slide.
+        Pixels to read of each slide.
     transfers
-        Gives the buffers that are read into.
+        Provides buffers.
     readers
-        Reads at a time.
+        Number of concurrent reads.
     nbytes
-        Bytes of units that are read or waiting at a time.
+        Limit for the bytes of units that are being read or waiting.
     """
 
     def __init__(
@@ -201,7 +207,7 @@ class ReadAhead:
         self._fill()
 
     def take(self) -> Unit:
-        """Give the next unit, when it is read."""
+        """Wait for the next unit and return it."""
         unit, nbytes = self._ahead.popleft()
         for read in unit.reads:
             read.result()
@@ -210,7 +216,7 @@ class ReadAhead:
         return unit
 
     def close(self) -> None:
-        """Drop reads that have not started, and wait for those that have."""
+        """Cancel reads that have not started, and wait for the others."""
         with self._lock:
             dropped, self._reads = self._reads, deque()
         for future, _ in dropped:
@@ -221,7 +227,7 @@ class ReadAhead:
                     future.exception()
 
     def _fill(self) -> None:
-        """Begin to read more units, as many as may be in memory."""
+        """Schedule more units, up to the limit of memory."""
         while self._next is not None:
             source, unit = self._next
             channels = source.plan.view.channels
@@ -237,10 +243,10 @@ class ReadAhead:
             self._start()
 
     def _start(self) -> None:
-        """Have the pool read, so many at a time; others of the pool's work come between.
+        """Submit reads to the shared pool, up to ``readers``, so that other work can run between.
 
-        A read waits in the queue until a thread takes it: `close` finds it there where this is
-        interrupted before the pool knows of it.
+        Reads stay in the queue until a thread takes them, so `close` can cancel those that an
+        interrupt kept from being submitted.
         """
         with self._lock:
             count = min(self._readers - self._active, len(self._reads))
@@ -269,14 +275,14 @@ def _bound(source: SourceRows, unit: Unit, part: range) -> Callable[[], None]:
 
 
 class Band:
-    """Source rows on the device, as high as a tile and a unit: a ring of rows, tiles are cut of it.
+    """Ring buffer of source rows on the device, as high as a tile and a unit, to cut tiles from.
 
     Parameters
     ----------
     source
-        Which rows of which slide.
+        Rows and columns to hold.
     ahead
-        Gives its units, in order.
+        Provides the units, in order.
     transfers
         Uploads them.
     """
@@ -284,7 +290,7 @@ class Band:
     def __init__(self, source: SourceRows, ahead: ReadAhead, transfers: Transfers) -> None:
         self.source, self._ahead, self._transfers = source, ahead, transfers
         plan, self._columns = source.plan, source.columns
-        self._units = -1  # source rows that have arrived end here
+        self._units = -1  # end of the source rows uploaded so far
         self._damage: list[Damage] = []
         unit_rows = plan.unit_px
         if source.resampler is not None:
@@ -299,7 +305,7 @@ class Band:
         self._below = _mirrored(plan.extent.height, plan.tile_px, transfers.device)
 
     def advance(self, row: int) -> None:
-        """Have all source rows of a row of tiles, waiting for those that are not read yet."""
+        """Upload all source rows of a row of tiles, waiting for those that are still being read."""
         needed = self.source.source_rows(row)
         self._damage = [one for one in self._damage if one.rows.stop > needed.start]
         while self._units < needed.stop:
@@ -327,7 +333,7 @@ class Band:
             done += count
 
     def damaged(self, row: int, tiles: NDArray[np.int64]) -> dict[int, str]:
-        """Tiles of a row that cannot be read, by column, and why."""
+        """Return why tiles of a row cannot be read, by column; tiles without damage are absent."""
         rows = self.source.source_rows(row)
         found: dict[int, str] = {}
         for one in sorted(self._damage, key=lambda one: (one.rows.start, one.columns.start)):
@@ -340,7 +346,7 @@ class Band:
         return found
 
     def cut(self, row: int, starts: NDArray[np.int64], out: torch.Tensor) -> None:
-        """Copy tiles of a row.
+        """Copy tiles of a row into a batch.
 
         Parameters
         ----------
@@ -349,7 +355,7 @@ class Band:
         starts
             First pixel columns of the tiles, equally spaced.
         out
-            ``(len(starts), tile_px, tile_px, C)`` uint8 on the device.
+            Filled; ``(len(starts), tile_px, tile_px, C)`` uint8 on the device.
         """
         plan, width = self.source.plan, len(self._columns)
         tile_px, channels = plan.tile_px, plan.view.channels
@@ -368,7 +374,7 @@ class Band:
 
 
 def _mirrored(length: int, tile_px: int, device: torch.device) -> torch.Tensor | None:
-    """Pixels of an axis shorter than a tile, mirrored to fill it; None for a longer axis."""
+    """Return indices that pad a short axis to a tile by mirroring; None for a longer axis."""
     if length >= tile_px:
         return None
     places = np.pad(np.arange(length), (0, tile_px - length), mode="reflect")

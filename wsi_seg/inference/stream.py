@@ -1,4 +1,4 @@
-"""Owns the stream on one device: rows come up once, tiles are cut, predicted and blended there."""
+"""Owns the tile stream of one device: uploads rows once; cuts, predicts and blends tiles there."""
 
 import logging
 from collections import deque
@@ -22,26 +22,25 @@ from wsi_seg.reading.readable import Readable
 
 logger = logging.getLogger(__name__)
 
-# Batches that may be launched before the first of them is done: the device always has work, and
-# what waits on it stays small.
-_LAUNCHED = 3
+# Batches queued on the device: enough to keep it busy, few enough to bound their memory.
+_MAX_QUEUED = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much of each thing the stream may hold.
+    """Batch size, and limits of the buffers of a stream.
 
     Parameters
     ----------
     batch
         Tiles per forward pass.
     ahead
-        Bytes of source pixels that are read or waiting.
+        Bytes of source pixels being read ahead, or waiting for upload.
     strips
-        Bytes of finished rows that are coming down or waiting to be written; None is no limit,
-        for a sink in the same thread.
+        Bytes of finished rows being downloaded, or waiting to be written; None for no limit, if
+        the sink runs in the same thread.
     readers
-        Reads at a time.
+        Number of concurrent reads.
     """
 
     batch: int
@@ -57,15 +56,15 @@ class Job:
     Parameters
     ----------
     plan, image
-        What to predict, and where its pixels come from.
+        What to predict, and the image to read.
     strips
         Indices of the strips to produce.
     sinks
-        Of each predictor: takes its strips.
+        One for each predictor, called with its strips.
     wanted
-        What strips hold.
+        Contents of strips.
     quarantined
-        Filled with ``(y, x, reason)`` of tiles that could not be read, in output pixels.
+        Filled with ``(y, x, reason)`` of unreadable tiles, in output pixels.
     """
 
     plan: SlidePlan
@@ -87,24 +86,24 @@ class _Piece:
 
 
 class TileStream:
-    """Predicts the tiles of jobs, one batch at a time; iterate over it to make it continue.
+    """Predicts the tiles of jobs, one batch for each step of its iterator.
 
-    Batches are filled across rows and slides. Every batch has the same size, the last one
-    padded with earlier tiles, because libraries choose kernels by batch size and a pixel must not
-    depend on what shares its batch.
+    Batches are filled across rows and slides. All have the same size, the last one padded with
+    earlier tiles: libraries choose kernels by batch size, and a pixel must not depend on the
+    other tiles in its batch.
 
     Parameters
     ----------
     jobs
-        Slides in the order they are produced; all plans have the same ``tile_px`` and channels.
+        Slides in processing order; all plans have the same ``tile_px`` and channels.
     predictors
-        Each predicts every tile, and gives its own strips: members that read the same pixels.
+        Members that read the same pixels; each predicts every tile and produces its own strips.
     sizes
-        How much of each thing.
+        Batch size and buffer limits.
     progress
-        Advanced by tiles.
+        Advanced by the number of tiles.
     waits
-        Measures what is waited for.
+        Measures waiting times.
     """
 
     def __init__(
@@ -141,7 +140,7 @@ class TileStream:
                     yield from self._predict_rows(this, Band(source, ahead, self._transfers), batch)
                 self._pieces.append(_Piece(this))
                 if self._used == 0:
-                    self._blend([])  # nothing of it is in the current batch
+                    self._blend([])  # no tile of the job is in the current batch
             if self._pieces and (tiles := self._predict(batch)):
                 yield tiles
         finally:
@@ -169,7 +168,7 @@ class TileStream:
                         yield self._predict(batch)
 
     def _predict(self, batch: torch.Tensor | None) -> int:
-        """Predict the current batch and blend it; return its tiles."""
+        """Predict and blend the current batch; return its number of tiles."""
         count, self._used = self._used, 0
         with self._waits.device():
             if batch is None or count == 0:
@@ -178,9 +177,9 @@ class TileStream:
                 self._blend([one.predict(batch) for one in self._predictors])
         if batch is not None and batch.device.type == "cuda":
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            self._launched.append(event)  # who waits for it sleeps: cores have other work
+            self._launched.append(event)  # blocking: waiting sleeps, which leaves the core free
             self._launched[-1].record()
-            if len(self._launched) > _LAUNCHED:
+            if len(self._launched) > _MAX_QUEUED:
                 self._launched.popleft().synchronize()
         tiles = count * len(self._predictors)
         self._progress.advance(tiles)
@@ -198,7 +197,7 @@ class TileStream:
                     piece.job.accumulator(member).add(piece.row, piece.tiles, predictions)
 
     def accumulator(self, job: Job, member: int) -> Accumulator:
-        """Begin to sum one member's tiles of a job."""
+        """Create the accumulator of one member's tiles of a job."""
         return Accumulator(
             job.plan,
             job.strips,
@@ -211,21 +210,21 @@ class TileStream:
 
 
 class _OpenJob:
-    """A job whose sums exist from its first tile on."""
+    """A job in progress, whose accumulators are created with its first tile."""
 
     def __init__(self, job: Job, stream: TileStream) -> None:
         self.job, self._stream = job, stream
         self._accumulators: dict[int, Accumulator] = {}
 
     def accumulator(self, member: int) -> Accumulator:
-        """Give the sums of a member."""
+        """Return the accumulator of a member."""
         if member not in self._accumulators:
             self._accumulators[member] = self._stream.accumulator(self.job, member)
         return self._accumulators[member]
 
 
 def _readable(job: Job, band: Band, row: int) -> NDArray[np.int64]:
-    """Tiles of a row to predict; those that cannot be decoded are left out and reported."""
+    """Return the tiles of a row to predict; skip and report those that cannot be decoded."""
     plan = job.plan
     tiles = np.flatnonzero(plan.keep[row])
     damaged = band.damaged(row, tiles)

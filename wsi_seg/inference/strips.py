@@ -1,4 +1,4 @@
-"""Owns finished rows: sums of tiles, copied from the device once, and cut into strips."""
+"""Owns the strips of a prediction: blends tiles, downloads finished rows, cuts them into strips."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ class Strip:
     Parameters
     ----------
     index
-        Which strip of the plan.
+        Index of the strip in the plan.
     probabilities
-        ``(H, W, C)`` uint8, value / 255; None where only labels are wanted, and with ``native``.
+        ``(H, W, C)`` uint8, value / 255; None if only labels are saved, or with ``native``.
     labels
-        ``(H, W)`` uint8 class ids; None where the sink makes them.
+        ``(H, W)`` uint8 class ids; None if the sink computes them.
     steps
-        For the seam score; None where the sink measures them.
+        For the seam score; None if the sink measures them.
     native
-        Of several members that saw a resized slide: gives ``(rows, W, C)`` of all of them at the
-        slide's own size, in any thread; None elsewhere.
+        For an ensemble that saw a resized slide: returns rows of the combined probabilities at the
+        slide's own size, ``(rows, W, C)`` uint8; thread-safe. Otherwise None.
     """
 
     index: int
@@ -41,7 +41,7 @@ class Strip:
     native: Callable[[range], NDArray[np.uint8]] | None = None
 
     def at_size(self, native: Extent) -> Callable[[range], NDArray[np.uint8]]:
-        """Give rows of a resized slide at its own size, each when it is asked for."""
+        """Return a function that computes rows of a resized slide at its own size on demand."""
         if self.native is not None:
             return self.native
         fitted = self.probabilities
@@ -52,9 +52,9 @@ class Strip:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is made of rows on the device before they come down.
+    """Which arrays to compute from rows on the device and download.
 
-    Labels are those of classes that are exclusive, or not; see `postprocess.label_map`.
+    ``exclusive`` is whether labels are of exclusive classes, see `postprocess.label_map`.
     """
 
     probabilities: bool = True
@@ -63,7 +63,7 @@ class Wanted:
     exclusive: bool = False
 
 
-# Gives a strip once it has come down from the device, to be called once, in any thread.
+# Waits until a strip is downloaded and returns it; call it once, from any thread.
 PendingStrip = Callable[[], Strip]
 StripSink = Callable[[PendingStrip], None]
 
@@ -80,11 +80,11 @@ class Accumulator:
     channels
         Number of classes.
     wanted
-        What is made of rows.
+        Arrays to compute.
     transfers, budget
-        Bring rows down, into so much memory.
+        Download rows, within a limit of memory.
     sink
-        Takes every strip, in order.
+        Called with every strip, in order.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Accumulator:
         self._rows = plan.rows_for(strips)
         self._position = 0
         columns = plan.columns_for(self._rows)
-        # One pixel more on either side, where the prediction drops to 0: a step that counts.
+        # One more pixel on either side: the drop to 0 there counts as a step of the seam score.
         columns = range(
             max(0, columns.start - 1),
             max(1, min(columns.stop + 1, max(plan.extent.width, plan.tile_px))),
@@ -121,14 +121,14 @@ class Accumulator:
         self._builder.budget, self._builder.sink = budget, sink
 
     def add(self, row: int, tiles: NDArray[np.int64], predictions: torch.Tensor) -> None:
-        """Add tiles of one row of tiles, not above those before; see `RowSums.add`."""
+        """Add tiles of one row; rows must arrive in ascending order. See `RowSums.add`."""
         while self._rows[self._position] < row:
             self._emit_row()
         self._sums.enter(row, tiles)
         self._sums.add(row, tiles, predictions)
 
     def finish(self) -> None:
-        """Emit all rows that are left."""
+        """Emit all remaining rows."""
         while self._position < len(self._rows):
             self._emit_row()
 
@@ -145,7 +145,7 @@ class Accumulator:
 
 
 class StripBuilder:
-    """Collects emitted rows into strips, and drops rows of other strips."""
+    """Collects emitted rows into the requested strips, and discards other rows."""
 
     budget: Budget
     sink: StripSink
@@ -166,11 +166,11 @@ class StripBuilder:
         self._open: OpenStrip | None = None
 
     def wants(self, y: int, y_end: int) -> bool:
-        """Whether any of these rows belong to a strip that is to be produced."""
+        """Whether any of these rows belong to a requested strip."""
         return bool(self._pending) and self._pending[0][1] < y_end and y < self._pending[-1][2]
 
     def put(self, y: int, rows: torch.Tensor) -> None:
-        """Take rows from ``y`` on, ``(channels, rows, columns)`` uint8."""
+        """Add rows, the first at ``y``, as ``(channels, rows, columns)`` uint8."""
         while self._pending:
             index, top, bottom = self._pending[0]
             first, after = max(y, top), min(y + rows.shape[1], bottom)
@@ -202,7 +202,7 @@ class StripBuilder:
         )
 
     def _take(self, strip: "OpenStrip", y: int, at: int, part: torch.Tensor) -> None:
-        """Make what is wanted of rows, and have it come down to its place in the strip."""
+        """Compute the arrays of some rows, and start to download them into the strip."""
         rows = slice(at, at + part.shape[1])
         if strip.probabilities is not None:
             last = part.permute(1, 2, 0).contiguous()
@@ -217,7 +217,7 @@ class StripBuilder:
 
 @dataclass(slots=True, eq=False)
 class OpenStrip:
-    """A strip while its rows arrive."""
+    """A strip that is not complete yet."""
 
     index: int
     columns: range
@@ -229,7 +229,7 @@ class OpenStrip:
     steps: torch.Tensor | None = None
 
     def closed(self, transfers: Transfers, budget: Budget) -> PendingStrip:
-        """Make what waits for all rows and gives the strip; its memory is then given back."""
+        """Return a function that waits for all rows, returns the strip and releases its budget."""
         sums: torch.Tensor | None = None
         if self.steps is not None:
             sums = transfers.buffer(self.steps.nbytes).view(torch.int64)
@@ -255,7 +255,7 @@ class OpenStrip:
         return Steps(elsewhere, border, joint if self.follows else None)
 
     def _widened(self, rows: torch.Tensor | None) -> NDArray[np.uint8] | None:
-        """Rows of the whole slide's width: 0 outside of the columns that were predicted."""
+        """Pad rows with 0 to the width of the slide."""
         if rows is None:
             return None
         found: NDArray[np.uint8] = rows.numpy()
@@ -267,19 +267,20 @@ class OpenStrip:
 
 
 def label_ids(rows: torch.Tensor, *, exclusive: bool = False) -> torch.Tensor:
-    """Class ids of probabilities as `postprocess.label_map` decides, on their device.
+    """Compute class ids from probabilities on their device, as `postprocess.label_map` does.
 
     Parameters
     ----------
     rows
-        ``(channels, rows, columns)`` uint8.
+        Probabilities, ``(channels, rows, columns)`` uint8, value / 255.
     exclusive
-        Whether the classes have to be above what they leave of 255, in place of one half.
+        Whether a class must exceed the background, 255 minus the sum of all classes, rather than
+        one half.
 
     Returns
     -------
     torch.Tensor
-        ``(rows, columns)`` uint8.
+        ``(rows, columns)`` uint8; 0 is background.
     """
     if len(rows) == 1:
         return (rows[0] > 127).to(torch.uint8)
