@@ -1,4 +1,4 @@
-"""Owns stores on disk: one OME-Zarr group for each slide, and collections of them."""
+"""Owns stores on disk: an OME-Zarr group for each slide, and collections of them."""
 
 from wsi_seg.store.cache import shared_cache
 from wsi_seg.store.collection import (

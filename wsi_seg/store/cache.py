@@ -1,4 +1,4 @@
-"""Owns the decoded chunks a process keeps: least recently used out, each decoded only once."""
+"""Owns the LRU cache of decoded chunks, and the thread pool that decodes them."""
 
 import functools
 import os
@@ -18,12 +18,12 @@ Pixels = NDArray[np.uint8]
 
 
 class ChunkCache:
-    """Read-only arrays, bounded in bytes; two threads that want one array make it once.
+    """Least recently used cache of read-only arrays; each array is computed by only one thread.
 
     Parameters
     ----------
     limit
-        Bytes kept at most. An array larger than that is handed out, not kept.
+        Size of the cache in bytes. Larger arrays are returned but not cached.
     """
 
     def __init__(self, limit: int = DEFAULT_BYTES) -> None:
@@ -35,26 +35,26 @@ class ChunkCache:
 
     @property
     def nbytes(self) -> int:
-        """Bytes kept now."""
+        """Bytes of the cached arrays."""
         return self._bytes
 
     def resize(self, limit: int) -> None:
-        """Keep at most this many bytes from now on."""
+        """Change the size of the cache in bytes."""
         with self._lock:
             self._limit = limit
             self._shrink()
 
     def get(self, key: Hashable) -> Pixels | None:
-        """Array kept under this key, or None."""
+        """Return the array cached under this key, or None."""
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
             return self._kept.get(key)
 
     def get_or_make(self, key: Hashable, make: Callable[[], Pixels]) -> Pixels:
-        """Array kept under this key; if there is none, made now, or awaited if being made.
+        """Return the array cached under this key, or compute it, or wait for the computing thread.
 
-        An error of ``make`` reaches everyone who waits for the array; nothing is kept then.
+        An error in ``make`` is raised in every waiting thread, and nothing is cached.
         """
         with self._lock:
             if key in self._kept:
@@ -71,7 +71,7 @@ class ChunkCache:
     def _make(self, key: Hashable, make: Callable[[], Pixels], future: Future[Pixels]) -> None:
         try:
             array = make()
-        except BaseException as error:  # handed on to every waiter by the future
+        except BaseException as error:  # the future raises it in every waiting thread
             with self._lock:
                 del self._making[key]
             future.set_exception(error)
@@ -92,19 +92,19 @@ class ChunkCache:
 
 @functools.cache
 def shared_cache() -> ChunkCache:
-    """Return the cache that all stores of this process share; a forked child gets its own."""
+    """Return the cache shared by all stores of this process; a forked child gets its own."""
     return ChunkCache()
 
 
 def shared_pool() -> ThreadPoolExecutor:
-    """Return the threads that decode for this process, one for each core it may use.
+    """Return the thread pool that decodes for this process, one thread per available core.
 
-    A forked child gets its own; so does this process when its share of the cores changes.
+    A forked child gets its own pool; a new one is created if the number of cores changes.
     """
     return _pool(available_cores())
 
 
-@functools.lru_cache(maxsize=1)  # threads of an unreferenced pool end by themselves
+@functools.lru_cache(maxsize=1)  # threads of a pool exit once it is garbage-collected
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="wsi-decode")
 

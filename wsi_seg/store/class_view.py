@@ -1,6 +1,6 @@
-"""Owns looking at one class of a slide or a prediction alone: classes that overlap are read so.
+"""Owns views of one class of a slide or a prediction, for classes that overlap.
 
-What reads one id for each pixel then takes any of them, one class after the other.
+Code that expects one class id per pixel can then process overlapping classes one by one.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from wsi_seg.store.slide_store import SlideStore
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _View(Multiscale):
-    """Image or label that is made of some channels of another one, as it is read."""
+    """Image or label computed from some channels of another one when it is read."""
 
     whole: Multiscale
     channels_read: tuple[int, ...]
@@ -42,7 +42,7 @@ class _View(Multiscale):
     def read(
         self, region: Region, *, cached: bool = True, out: NDArray[np.uint8] | None = None
     ) -> NDArray[np.uint8]:
-        """Pixels of a region; see `Multiscale.read`."""
+        """Read a region; see `Multiscale.read`."""
         pixels = self._made(self.whole.read(region, cached=cached)[..., list(self.channels_read)])
         filled = destination(pixels.shape, out)
         filled[...] = pixels
@@ -54,7 +54,7 @@ class _View(Multiscale):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Plane(_View):
-    """Label of one class, whose id is 1: 255 where one of its planes is and none shows it."""
+    """Label of one class: 1 where a plane shows it, else 255 where a plane is ignored, else 0."""
 
     def _made(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
         ids = np.array(self.channels_read, dtype=np.uint8) + 1
@@ -64,7 +64,7 @@ class _Plane(_View):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _AnyPlane(_View):
-    """Label that is 1 wherever a plane shows its class."""
+    """Label that is 1 where any plane shows its class, else 0."""
 
     def _made(self, found: NDArray[np.uint8]) -> NDArray[np.uint8]:
         shown: NDArray[np.bool_] = ((found > 0) & (found < IGNORE)).any(axis=-1)
@@ -76,12 +76,12 @@ def _alone(entry: ClassEntry) -> ClassTable:
 
 
 def plane_of(label: Multiscale, entry: ClassEntry) -> Multiscale:
-    """Label of one class, of a label with planes; one without is given back.
+    """Return the label of one class of a label with planes; other labels are returned unchanged.
 
     Raises
     ------
     StoreError
-        If it has no plane of the class, or of one of its parts.
+        If there is no plane of the class, or of one of its parts.
     """
     if label.channels is None:
         return label
@@ -98,7 +98,7 @@ def plane_of(label: Multiscale, entry: ClassEntry) -> Multiscale:
 
 
 def channel_of(probabilities: Multiscale, entry: ClassEntry) -> Multiscale:
-    """Probabilities of one class, of classes that overlap; others are given back."""
+    """Return the probabilities of one of several overlapping classes; others unchanged."""
     if probabilities.classes.planes is None:
         return probabilities
     channel = (probabilities.classes.id_of(entry.name) - 1,)
@@ -106,14 +106,14 @@ def channel_of(probabilities: Multiscale, entry: ClassEntry) -> Multiscale:
 
 
 def each_class(label: Multiscale) -> tuple[Multiscale, ...]:
-    """Give the label, or where it has planes the label of each class alone."""
+    """Return the label, or if it has planes, one label for each class."""
     if label.channels is None:
         return (label,)
     return tuple(plane_of(label, entry) for entry in label.classes)
 
 
 def any_plane(label: Multiscale) -> Multiscale:
-    """Label whose pixels are not 0 where any class is shown; one without planes is given back."""
+    """Return a label that is 1 where any plane shows its class; without planes, unchanged."""
     if label.channels is None:
         return label
     every = tuple(range(label.channels))
@@ -122,9 +122,9 @@ def any_plane(label: Multiscale) -> Multiscale:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ClassView(SlideStore):
-    """A slide or a prediction whose labels with planes, and probabilities, are of one class.
+    """A slide or prediction with only one class of its probabilities and of labels with planes.
 
-    Made by `class_view`. Labels of one id for each pixel are as they are.
+    Created by `class_view`. Labels with one class id per pixel are unchanged.
     """
 
     whole: SlideStore
@@ -135,12 +135,12 @@ class ClassView(SlideStore):
         return self.whole.label_names()
 
     def planes(self, name: str) -> Multiscale:
-        """Label of this class, or one without planes; see `SlideStore.planes`."""
+        """Open a label, reduced to this class if it has planes; see `SlideStore.planes`."""
         return plane_of(self.whole.planes(name), self.entry)
 
 
 def class_view(store: SlideStore, entry: ClassEntry) -> ClassView:
-    """One class of a slide, or of a prediction, alone.
+    """Return a view of one class of a slide or a prediction.
 
     Examples
     --------
@@ -151,14 +151,14 @@ def class_view(store: SlideStore, entry: ClassEntry) -> ClassView:
     """
     image = store.image
     if image.names_classes and image.classes.planes is not None:
-        # What is known of a prediction of class ids is kept with its image.
+        # The image of a prediction saved as labels is a label.
         alone = plane_of if store.saved == "labels" else channel_of
         image = alone(image, entry)
     return ClassView(path=store.path, name=store.name, image=image, whole=store, entry=entry)
 
 
 def class_views(prediction: SlideStore) -> tuple[SlideStore, ...]:
-    """Give the prediction, or where its classes overlap a view of each."""
+    """Return the prediction, or if its classes overlap, a view of each class."""
     image = prediction.image
     if not image.names_classes or image.classes.planes is None:
         return (prediction,)

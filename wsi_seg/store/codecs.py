@@ -1,4 +1,4 @@
-"""Owns what the bytes of a chunk mean: the codecs a store may use, to and from zarr metadata."""
+"""Owns the codecs of a store's chunks: encoding, decoding, and their zarr metadata."""
 
 import base64
 import io
@@ -19,9 +19,9 @@ Kind = Literal["zstd", "raw", "lzw", "deflate", "jpeg", "jpeg2k", "webp", "jpegx
 Pixels = NDArray[np.uint8]
 Named = Mapping[str, object]
 
-# Level 1 of zstd keeps up with the disks; higher levels save about 5 % on tissue.
+# Level 1 keeps up with disks; higher levels save only about 5 % on tissue.
 _ZSTD_LEVEL = 1
-# Of JPEG XL: 2.5 times as fast as the default of 7, for about a tenth more bytes.
+# Effort 3 is 2.5 times as fast as the default of 7, for about 10 % more bytes.
 _JPEGXL_EFFORT = 3
 _FLAT_ABOVE = 95
 
@@ -56,17 +56,17 @@ class Encoding:
     Parameters
     ----------
     kind
-        We write ``zstd``, ``jpeg`` and ``jpegxl`` ourselves; the others, and ``jpeg`` and
+        wsi_seg encodes ``zstd``, ``jpeg`` and ``jpegxl``; other kinds, and ``jpeg`` and
         ``jpegxl`` without ``loss``, are streams copied from a slide.
     predictor
-        Whether each pixel is stored as the difference to the pixel left of it (TIFF predictor 2).
+        Whether pixels are stored as differences from their left neighbours (TIFF predictor 2).
     tables
-        JPEG tables that all streams share, as a JPEG stream without image; empty if none.
+        JPEG tables shared by all streams, as an abbreviated JPEG stream; empty if there are none.
     jpeg_rgb
-        For JPEG without JFIF marker, whether its components are taken as RGB, not YCbCr.
+        Whether the components of JPEG without a JFIF marker are RGB, not YCbCr.
     loss
-        What we write: quality 1 to 100 of JPEG, distance 0 (lossless) to 15 of JPEG XL; None
-        for zstd and for copied streams.
+        JPEG quality, 1 to 100, or JPEG XL distance, 0 (lossless) to 15; None for zstd and for
+        copied streams.
     """
 
     kind: Kind = "zstd"
@@ -77,7 +77,7 @@ class Encoding:
 
     @property
     def exact(self) -> bool:
-        """Whether chunks that we encode come back as they were."""
+        """Whether `encode` is lossless."""
         return self.kind == "zstd" or (self.kind == "jpegxl" and self.loss == 0)
 
     def decode(self, data: bytes, shape: tuple[int, ...]) -> Pixels:
@@ -88,20 +88,21 @@ class Encoding:
         data
             Encoded chunk.
         shape
-            ``(H, W, C)`` or ``(H, W)`` that the chunk must have.
+            Expected shape of the chunk, ``(H, W, C)`` or ``(H, W)``.
 
         Returns
         -------
         NDArray[np.uint8]
+            Pixels of that shape; can be read-only.
 
         Raises
         ------
         StoreError
-            If the stream is damaged or has another size.
+            If the stream is damaged, or has another number of pixels.
         """
         try:
             pixels = self._decode(data, shape)
-            # A plain zarr reader reshapes too: then both agree on which streams are readable.
+            # zarr's codec pipeline reshapes too, so both accept the same streams.
             pixels = pixels.reshape(shape)
         except (ValueError, TypeError, RuntimeError, MemoryError) as error:
             raise StoreError(f"its {self.kind} stream cannot be decoded: {error}") from error
@@ -115,7 +116,7 @@ class Encoding:
         Raises
         ------
         StoreError
-            If this is an encoding of copied streams, which cannot be written.
+            If the encoding is only for copied streams.
         """
         pixels = np.ascontiguousarray(pixels)
         if self.kind == "zstd" and not self.predictor:
@@ -135,7 +136,7 @@ class Encoding:
         raise StoreError(f"got encoding {self.kind!r} of copied streams; expected one we write")
 
     def _decode(self, data: bytes, shape: tuple[int, ...]) -> Pixels:
-        """Decode without ever making more than a chunk of pixels."""
+        """Decode without allocating more than one chunk of pixels."""
         if self.kind == "raw":
             return np.frombuffer(data, dtype=np.uint8)
         if self.kind == "zstd" or self.kind == "lzw" or self.kind == "deflate":
@@ -153,7 +154,7 @@ class Encoding:
         return _DECODE_IMAGE[self.kind](data)
 
     def to_zarr(self, *, channels: bool) -> "ZarrCodecs":
-        """Spell this encoding as zarr v3 codecs for an array ``(c, y, x)`` or ``(y, x)``."""
+        """Return the zarr v3 codecs of this encoding for an array ``(c, y, x)`` or ``(y, x)``."""
         filters: list[dict[str, object]] = []
         if channels:
             filters.append({"name": "transpose", "configuration": {"order": [1, 2, 0]}})
@@ -183,12 +184,12 @@ class Encoding:
 
     @classmethod
     def from_zarr(cls, codecs: Sequence[Named]) -> "Encoding":
-        """Recognise the inner codecs of a shard, as its zarr metadata list them.
+        """Parse the inner codecs of a shard from zarr metadata.
 
         Raises
         ------
         StoreError
-            If they are not a combination that `to_zarr` makes.
+            If a codec is not one that `to_zarr` uses.
         """
         kind: Kind = "raw"
         predictor, tables, jpeg_rgb, loss = False, b"", False, None
@@ -212,16 +213,16 @@ class Encoding:
 
 
 def _encode_jpeg(pixels: Pixels, quality: int) -> bytes:
-    """Encode JPEG with chroma in full: half of it blurs the borders of stains.
+    """Encode JPEG without chroma subsampling, which would blur the borders of stains.
 
-    Above `_FLAT_ABOVE` all frequencies are rounded alike, to multiples of 100 - quality: for the
-    same bytes the mean error is a quarter less than with the tables made for the eye.
+    Above `_FLAT_ABOVE`, quantization is uniform, in steps of 100 - quality: at equal size, the mean
+    error is a quarter less than with the standard tables, which are tuned for human vision.
     """
     if quality <= _FLAT_ABOVE:
         return bytes(
             imagecodecs.jpeg8_encode(pixels, level=quality, subsampling="444", optimize=True)
         )
-    from PIL import Image  # imagecodecs takes no tables
+    from PIL import Image  # imagecodecs does not support custom tables
 
     file, table = io.BytesIO(), [max(1, 100 - quality)] * 64
     Image.fromarray(pixels).save(file, "JPEG", qtables=[table, table], subsampling=0, optimize=True)
@@ -230,7 +231,7 @@ def _encode_jpeg(pixels: Pixels, quality: int) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class ZarrCodecs:
-    """Inner codecs of a sharded array, as ``zarr.create_array`` takes them."""
+    """Inner codecs of a sharded array, in the form that ``zarr.create_array`` takes."""
 
     filters: list[dict[str, object]]
     serializer: dict[str, object]
@@ -241,11 +242,11 @@ def _tables(options: Named) -> bytes:
     try:
         return base64.b64decode(str(options.get("tables", "")), validate=True)
     except ValueError as error:
-        raise StoreError(f"got JPEG tables that are no base64 ({error})") from error
+        raise StoreError(f"got JPEG tables that are not base64 ({error})") from error
 
 
 def _loss(options: Named) -> float | None:
-    """Quality or distance that the options of an image codec state."""
+    """Quality or distance in the options of an image codec; None if there is neither."""
     if options.get("lossless") is True:
         return 0.0
     stated = options.get("level", options.get("distance"))

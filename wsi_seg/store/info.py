@@ -1,4 +1,4 @@
-"""Owns what is stored about slides, predictions and labels: typed, checked where it is read."""
+"""Owns the metadata of slides, predictions and labels as typed, validated dataclasses."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.errors import StoreError
 
-# What inference may save of a prediction.
+# Possible contents of a prediction.
 SAVED: tuple[Save, ...] = get_args(Save)
 
-# Tile of a prediction that could not be read: its y, its x, and the reason.
+# Unreadable tile of a prediction: y, x and reason.
 Quarantined = tuple[int, int, str]
 
 
@@ -33,7 +33,7 @@ _ROWS: TypeAdapter[list[_ClassRow] | _ClassRows] = TypeAdapter(list[_ClassRow] |
 
 
 def _class_table(rows: object) -> ClassTable:
-    """Class table of its JSON, or of itself."""
+    """Parse a class table from JSON; return a class table unchanged."""
     if isinstance(rows, ClassTable):
         return rows
     return ClassTable.from_json(_ROWS.validate_python(rows))
@@ -43,27 +43,27 @@ _Classes = Annotated[ClassTable, PlainValidator(_class_table), PlainSerializer(C
 
 
 class _Info:
-    """Turns a frozen dataclass into the attributes of a group, and back."""
+    """Converts frozen dataclasses to and from the attributes of a group."""
 
     __slots__ = ()
 
     @classmethod
     def from_json(cls, attributes: Mapping[str, object], path: Path) -> Self:
-        """Take the values out of the attributes of a group; others are left alone.
+        """Validate the attributes of a group; unknown attributes are ignored.
 
         Parameters
         ----------
         attributes
-            Plain JSON values.
+            JSON values.
         path
-            The group, for the message.
+            Group to name in error messages.
 
         Raises
         ------
         StoreError
-            If a value does not fit; names it.
+            If a value is invalid.
         """
-        kind: Any = cls  # mypy takes the class of a dataclass for unhashable
+        kind: Any = cls  # mypy considers dataclass types unhashable
         try:
             info: Self = _adapter(kind).validate_python(dict(attributes))
         except ValidationError as error:
@@ -76,7 +76,7 @@ class _Info:
         return info
 
     def to_json(self) -> dict[str, object]:
-        """Give them as plain JSON values; what is None is left out."""
+        """Return the values as JSON values; None is omitted."""
         kind: Any = type(self)
         values: dict[str, object] = _adapter(kind).dump_python(self, mode="json", exclude_none=True)
         return values
@@ -89,14 +89,14 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """File that a slide was made from.
+    """File that a slide was tiled from.
 
     Parameters
     ----------
     name
-        Of the file, without its folder.
+        Name of the file, without its folder.
     bytes
-        Its size.
+        Size of the file.
     sha256_of_ends
         SHA-256 of its first and last bytes.
     """
@@ -108,7 +108,7 @@ class SourceInfo:
 
 @dataclass(frozen=True, slots=True)
 class LevelInfo:
-    """How one level is encoded, and why it is not a copy of the file's; empty if it is."""
+    """Encoding of one level, and why it is not a verbatim copy; empty if it is."""
 
     encoding: str
     reason: str = ""
@@ -116,33 +116,33 @@ class LevelInfo:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreInfo(_Info):
-    """What `wsi-seg tile` stores about a slide.
+    """Metadata that `wsi-seg tile` stores with a slide.
 
     Parameters
     ----------
     source
-        The file; None where a store was written by other code.
+        The slide file; None if the store was written by other software.
     codec
-        How levels were to be encoded.
+        The requested codec.
     scene
-        Image of a file with several, counted from 0; None where there is one.
+        Number (from 1) of the image in a file with several, if one was requested.
     window
-        Grey values shown as black and white, if they were given.
+        Grey values shown as black and white, if they were set.
     icc
-        SHA-256 of the ICC profile by which colours were converted to sRGB; None where they are
-        those of the file.
+        SHA-256 of the ICC profile from which colours were converted to sRGB; None if they were not
+        converted.
     inside
-        Part of the slide that was tiled; None for all of it.
+        Part of the slide that was tiled; None for the whole slide.
     slice_mm
-        Millimetres to the next slice of the volume; None where it is a slice of none.
+        Millimetres to the next slice of the volume; None if the slide is not part of a volume.
     mpp_source
-        Where the mpp is from, such as ``aperio``.
+        Source of the mpp, such as ``aperio``.
     reader
-        What has read the file, such as ``svs``.
+        Reader of the file, such as ``svs``.
     levels
-        How each level is encoded, finest first.
+        Encoding of each level, finest first.
     versions
-        Of libraries, by name.
+        Versions of libraries, by name.
 
     Examples
     --------
@@ -164,7 +164,7 @@ class StoreInfo(_Info):
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def settings(self, mpp: float | None) -> dict[str, object]:
-        """Pick what decides the bytes of a store: only with the same it is continued, or kept.
+        """Return the settings that determine the bytes of a store, to compare before resuming.
 
         Parameters
         ----------
@@ -179,37 +179,37 @@ class StoreInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PredictionInfo(_Info):
-    """What inference stores about the prediction of one slide.
+    """Metadata that inference stores with the prediction of a slide.
 
     Parameters
     ----------
     slide
-        Name of the slide; None where it is unknown.
+        Name of the slide; None if unknown.
     slide_extent
-        Height and width of the slide, which a prediction at a lower resolution does not show.
+        Height and width of the slide's level 0 in pixels; a prediction can be smaller.
     classes
         Class of each channel.
     saved
-        Whether probabilities, class ids or both are there.
+        Whether probabilities, class ids or both are stored.
     settings
-        All that decides the prediction's bytes.
+        Everything that determines the bytes of the prediction.
     notes
         Sentences about overrides and repairs.
     training
-        How the model was trained, as its checkpoint says.
+        Training metadata of the checkpoint.
     min_object_um2
-        Area below which nothing is an object of the model's classes; 0 for none.
+        Smallest area of an object of the model's classes, in square micrometres; 0 for no limit.
     tiles, tiles_skipped, tiles_skipped_by_first_pass
-        Tiles that were predicted, left out as background, and not needed a second time with
-        adaptive overlap; None where that is not known.
+        Number of tiles that were predicted, skipped as background, and not predicted a second time
+        with adaptive overlap; None if unknown.
     quarantined
-        Tiles that could not be read; the prediction is 0 there.
+        Unreadable tiles, where the prediction is 0.
     seam_score, seam_score_first
-        See `wsi_seg.inference.seams`; the latter before adaptive overlap.
+        Seam score, see `wsi_seg.inference.seams`, and that of the first pass of adaptive overlap.
     calibration
-        Method by which probabilities were calibrated afterwards; None if they were not.
+        Method with which probabilities were calibrated afterwards; None if they were not.
     calibration_tables, calibrated_from
-        SHA-256 of each class's table, and digest of the prediction before.
+        SHA-256 of each class's table, and digest of the prediction before calibration.
 
     Examples
     --------
@@ -238,13 +238,13 @@ class PredictionInfo(_Info):
 
     @property
     def tile_px(self) -> int | None:
-        """Side of the model's tiles in pixels; None if several models saw different ones."""
+        """Side of the model's tiles in pixels; None if the members use different ones."""
         side = self.settings.get("tile_px")
         return side if isinstance(side, int) and side > 0 else None
 
     @property
     def slide_digest(self) -> str:
-        """Digest of the slide's store at the time; empty where it is unknown."""
+        """Digest of the slide's store when it was predicted; empty if unknown."""
         return str(self.settings.get("slide_digest", ""))
 
     @property
@@ -255,18 +255,18 @@ class PredictionInfo(_Info):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelInfo(_Info):
-    """What is stored about a label.
+    """Metadata of a label.
 
     Parameters
     ----------
     classes
-        Classes of the ids 1, 2, 3 ...; none where pixels are values.
+        Classes of the ids 1, 2, 3 ...; empty if pixels are not class ids.
     trusted
-        Whether a tissue mask counts where it is empty, too: then nothing of the slide is predicted.
+        Whether an empty tissue mask is correct, so that nothing of the slide is predicted.
     slide_extent
-        See `PredictionInfo`; None for labels of a slide itself.
+        See `PredictionInfo`; None for labels of a slide.
     note
-        What the module that wrote it reads again, such as the rule it was decided by.
+        Data of the module that wrote the label, such as its decision rule.
     """
 
     kind: Literal["label"] = "label"

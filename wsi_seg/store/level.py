@@ -1,4 +1,4 @@
-"""Owns one level of an image as an array: slices of it, and what NumPy and dask make of it."""
+"""Owns the array interface of one level of an image: slicing, NumPy and dask."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
@@ -16,7 +16,7 @@ Index = int | slice
 
 
 class _Image(Protocol):
-    """What a level needs of its image."""
+    """The interface of images that a level uses."""
 
     @property
     def name(self) -> str: ...
@@ -30,14 +30,14 @@ class _Image(Protocol):
 class LevelPixels:
     """One level as a read-only array, ``(H, W, C)`` uint8, or ``(H, W)`` for a label.
 
-    Nothing is read until pixels are asked for, and then only the chunks under them.
+    Pixels are read when the array is indexed, and only the chunks that contain them.
 
     Parameters
     ----------
     image
         The image.
     level
-        Which of its levels, 0 the finest.
+        Index of the level; 0 is the finest.
     extent
         Size of the level.
 
@@ -56,7 +56,7 @@ class LevelPixels:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Height, width and, where there are any, channels."""
+        """Height, width, and channels if there are any."""
         channels = self.image.channels
         return (self.extent.height, self.extent.width, *(() if channels is None else (channels,)))
 
@@ -66,18 +66,18 @@ class LevelPixels:
         return len(self.shape)
 
     def __getitem__(self, key: Index | tuple[Index, ...]) -> NDArray[np.uint8]:
-        """Read rows, columns and channels, as NumPy indexes them; steps are 1.
+        """Read rows, columns and channels with NumPy's basic indexing; steps must be 1.
 
         Raises
         ------
         RegionError
-            If the index is not made of whole numbers and slices of step 1, or is empty.
+            If the index has anything but integers and slices of step 1, or selects no pixels.
         """
         keys = key if isinstance(key, tuple) else (key,)
         if len(keys) > self.ndim or not all(isinstance(one, int | slice) for one in keys):
             raise RegionError(
                 f"got index {key!r} of {self.image.name}; expected up to {self.ndim} slices or "
-                "whole numbers, such as [0:512, 0:512]"
+                "integers, such as [0:512, 0:512]"
             )
         rows, columns = self._bounds(keys, 0), self._bounds(keys, 1)
         pixels = self.image.read(
@@ -99,7 +99,7 @@ class LevelPixels:
         return self[:, :].astype(dtype or self.dtype, copy=False)
 
     def to_dask(self) -> "dask.array.Array":
-        """Return the level as a lazy dask array, a chunk for each chunk of the store."""
+        """Return the level as a lazy dask array with the same chunks as the store."""
         from dask.array import from_array
 
         chunk = self.image.chunk(self.level)
@@ -108,7 +108,7 @@ class LevelPixels:
         return found
 
     def _bounds(self, keys: tuple[Index, ...], axis: int) -> range:
-        """Pixels that an index asks for along an axis."""
+        """Pixels that an index selects along an axis."""
         key = keys[axis] if axis < len(keys) else slice(None)
         if isinstance(key, int):
             key = slice(key, key + 1 or None)

@@ -1,35 +1,35 @@
-"""Owns the names of files and folders in a collection; imports nothing, so that all can."""
+"""Owns the names of files and folders in a collection."""
 
-# Metadata of a group or an array, as zarr v3 calls it.
+# Metadata of a zarr v3 group or array.
 METADATA = "zarr.json"
 
-# Folder of a group that holds what zarr does not know. zarr takes it for an array without pixels,
-# so it does not look for members in it, and warns of nothing.
+# Folder for files that are not part of zarr. It has the metadata of an array without pixels, so
+# zarr neither lists members in it nor warns of unknown files.
 OWN = ".wsi_seg"
-# Folder of unfinished groups, in a collection and in a slide; what is in it is never read.
+# Unfinished groups of a collection or a slide, which readers ignore.
 PARTIAL = f"{OWN}/partial"
-# Folder to which `wsi-seg verify` moves damaged stores.
+# Damaged stores, moved by `wsi-seg verify`.
 QUARANTINE = f"{OWN}/quarantine"
-# Folder of a collection or a run that says which commands are at work in it.
+# Commands that are running in a collection or a run.
 RUN = f"{OWN}/run"
-# Folder of an unfinished group: which process has which part of it, and what each has done.
+# Parts of an unfinished group that processes have claimed, and their progress.
 SHARED = f"{OWN}/shared"
-# Folder of a collection that says what processes that share a command have done of it.
+# Progress of the processes that share a command on a collection.
 TURNS = f"{OWN}/turns"
-# File in an unfinished group whose finished one is made again.
+# File that marks an unfinished group that replaces a finished one.
 AGAIN = ".again"
 
-# Which units of a slide are done; a prediction keeps it.
+# Finished units of a slide; predictions keep it.
 JOURNAL = f"{OWN}/journal.jsonl"
 # Digest of each file of a group.
 DIGESTS = f"{OWN}/digests.json"
-# Place, size and class of each structure of a label.
+# Position, size and class of each object of a label.
 OBJECTS = f"{OWN}/objects.json"
 
-# Folder of a slide's labels, and the labels that the package itself writes.
+# Labels of a slide, and the names of labels that wsi_seg writes.
 LABELS = "labels"
 TISSUE = "tissue"
-# Class ids that inference decided on.
+# Class ids of inference.
 PREDICTION_LABEL = "prediction"
-# Class ids that a rule decided on afterwards.
+# Class ids of a decision rule that was applied afterwards.
 DECISION_LABEL = "decision"

@@ -1,4 +1,4 @@
-"""Owns the small picture of a slide or of a prediction, as a notebook shows it."""
+"""Owns the thumbnail of a slide or a prediction in notebooks."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +10,14 @@ from wsi_seg.store.multiscale import Multiscale
 
 
 def small_picture(image: Multiscale) -> NDArray[np.uint8] | None:
-    """Picture of a slide, or of a prediction in the colours of its classes, ``(H, W, 3)`` uint8.
+    """Render a slide, or a prediction in the colours of its classes, as ``(H, W, 3)`` uint8 RGB.
 
-    None where there is neither a colour image nor a class.
+    Returns None for an image without classes that is not RGB.
     """
     if not image.names_classes:
         return image.thumbnail(LONGEST_PX) if image.channels == 3 else None
     size = thumbnail_extent(image.pyramid.extent, LONGEST_PX)
-    # Nearest places: a small picture needs no averages.
+    # Nearest neighbours are good enough for a thumbnail.
     values = read_label(image, size, 0, 0, height=size.height, width=size.width)
     if image.channels is None:
         shares = np.stack([values == entry.id for entry in image.classes], axis=-1) * 1.0
