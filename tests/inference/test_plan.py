@@ -92,7 +92,7 @@ def test_many_more_tiles_than_the_model_needs_are_said_once(caplog, tile_px, war
     said = [text for text in caplog.messages if "leave out --tile" in text]
     assert len(said) == warned
     if warned:
-        assert f"{plan.tiles:,} tiles of {even} pixels; as large as" in said[0]
+        assert f"{plan.tiles:,} tiles of {even} pixels; with the " in said[0]
 
 
 def test_more_tiles_than_a_plan_can_hold_are_refused_with_the_smallest_that_do():

@@ -1,15 +1,15 @@
-"""Owns adaptive overlap: which tiles of the half-overlapping grid are predicted.
+"""Owns adaptive overlap: selects the tiles of the half-overlapping grid to predict.
 
-First every tile is predicted without overlap. What it got wrong for want of context is at the
-borders of tiles, and shows there as a jump: neighbours disagree. So a tile across a border is
-predicted only where the first pass jumps; everywhere else the first pass stays as it is. Which
-tiles that are depends on the first prediction alone, not on workers, strips or restarts.
+The first pass predicts every tile without overlap. Errors for lack of context occur at tile
+borders, where the predictions of neighbouring tiles disagree. The second pass predicts a tile
+across a border only where the first pass disagrees, and keeps the first pass elsewhere. The
+selection depends only on the first prediction, not on workers, strips or restarts.
 
-An error that is the same on both sides of a border does not show; only a fixed overlap repairs it.
-Pixels near borders that are merely unsure were tried as a second sign: on the demo's slide they
-asked for a quarter more tiles and changed no score. Against half overlap this predicts half the
-tiles; a fixed overlap of 0.25 predicts as few and, with the models tried, scores as well. Only
-slides where few borders of tiles cross anything gain over that.
+An error that is equal on both sides of a border stays undetected; only a fixed overlap corrects
+it. Uncertain pixels near borders were tested as a second criterion: on the demo slide they
+selected a quarter more tiles and changed no score. Adaptive overlap predicts half as many tiles
+as half overlap. A fixed overlap of 0.25 predicts equally few and scored equally well with the
+tested models, so adaptive overlap pays only on slides where few tile borders cross objects.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,10 +29,10 @@ from wsi_seg.predict.ensemble import Model
 from wsi_seg.store import Multiscale, SlideStore, delete, open_predictions
 from wsi_seg.store.names import PARTIAL
 
-# Neighbouring pixels of 255 that differ by more across a border disagree: 0.2.
+# Neighbouring pixels across a border disagree if they differ by more than 51 of 255: 0.2.
 _JUMP = 51
 
-# Pixels that have to, for a tile to be predicted, as a share of the tile's side.
+# Disagreeing pixels from which a tile is predicted, as a fraction of the tile's side.
 _ENOUGH = 1 / 32
 
 _BAND_PX = 512
@@ -48,15 +48,15 @@ def infer_twice(
     *,
     overwrite: bool,
 ) -> InferReport:
-    """Predict without overlap, then again where tiles disagree.
+    """Predict without overlap, then with overlap where tiles disagree.
 
-    The first pass is a collection of its own next to the output, so it resumes as any other; it is
-    removed at the end.
+    The first pass is stored as a hidden collection next to the output, so it can be resumed like
+    any other, and is removed at the end.
 
     Parameters
     ----------
     run
-        Predicts in one pass: takes stores, output, options and, by name, ``refine``.
+        Runs one pass; called with stores, output, options and the keyword ``refine``.
     model, stores, out, options, overwrite
         See `run.infer_with`.
 
@@ -84,14 +84,14 @@ def infer_twice(
         except BatchError as error:
             failures = error.failures
             if len(left) == len(stores):
-                if not len(open_predictions(first_out)):  # the first settings can still continue it
+                if not len(open_predictions(first_out)):  # otherwise it can still be resumed
                     _drop(first_out)
                 raise
     known = open_predictions(first_out) if first_out.exists() else None
 
     def refine(store: PlannedSlide, plan: SlidePlan) -> SlidePlan:
         if known is None or store.name not in known:
-            return plan  # it is complete
+            return plan  # already complete
         own = plan_slide(store, model.card, plain, strip_px=plan.strip_px)
         return refined(plan, own, known[store.name].probabilities)
 
@@ -99,7 +99,7 @@ def infer_twice(
         found = [store for store in stores if store.name not in failures]
         report = run(found, out, options, refine=refine)
     except BatchError as error:
-        # The first settings can continue it where slides are unfinished.
+        # Unfinished slides can still be resumed with the first pass.
         if not any((out / PARTIAL / store.name).exists() for store in stores):
             _drop(first_out)
         raise BatchError({**failures, **error.failures}, done=0) from error
@@ -110,13 +110,13 @@ def infer_twice(
 
 
 def _drop(first_out: Path) -> None:
-    """Remove the first pass, unless slides of it are unfinished and can be continued."""
+    """Remove the first pass, unless it has unfinished slides that can be resumed."""
     if first_out.exists() and not open_predictions(first_out).unfinished():
         delete(first_out)
 
 
 def require_adaptable(model: Model) -> None:
-    """Refuse a model that does not work with adaptive overlap.
+    """Check that a model works with adaptive overlap.
 
     Raises
     ------
@@ -129,12 +129,12 @@ def require_adaptable(model: Model) -> None:
 
 
 def require_even_tile(plan: SlidePlan) -> None:
-    """Refuse a tile without a middle.
+    """Check that tiles of the second pass can be centred on borders of the first.
 
     Raises
     ------
     ConfigError
-        If the tile has an odd side, so that the grids of the two passes do not fit.
+        If the side of the tile is odd.
     """
     if plan.tile_px % 2:
         raise ConfigError(
@@ -144,21 +144,21 @@ def require_even_tile(plan: SlidePlan) -> None:
 
 
 def first_options(options: InferOptions) -> InferOptions:
-    """Options of the first pass: the same without overlap."""
+    """Return the options of the first pass: the same without overlap."""
     return replace(options, overlap=0.0, save="both")
 
 
 def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
-    """Plan of the second run: the tiles that are needed beyond the first.
+    """Return the plan of the second pass, with the tiles to predict again.
 
     Parameters
     ----------
     plan
-        The slide at half overlap.
+        Plan of the slide with half overlap.
     first
-        The slide without overlap.
+        Plan of the slide without overlap.
     image
-        What the first pass predicted, complete.
+        Complete probabilities of the first pass.
 
     Raises
     ------
@@ -171,7 +171,7 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
     known[np.ix_(rows, columns)] = first.keep
     for y, x, _ in image.quarantined:
         known[plan.ys.index(y), plan.xs.index(x)] = False
-    # Tiles of the first run are known, or could not be read: they are not tried again.
+    # Tiles of the first pass are already predicted, or unreadable.
     again = plan.keep & (_disagreements(plan, first, image) >= max(1, plan.tile_px * _ENOUGH))
     again[np.ix_(rows, columns)] = False
     skipped = plan.keep & ~again
@@ -182,16 +182,21 @@ def refined(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> SlidePlan:
 def merged(
     plan: SlidePlan, y: int, rows: NDArray[np.uint8], quarantined: Sequence[Quarantined] = ()
 ) -> NDArray[np.uint8]:
-    """Blend rows of the second run with those of the first, each as its tiles weigh there.
+    """Blend rows of the second pass with those of the first, by the weights of their tiles.
 
     Parameters
     ----------
     plan
-        Of the second run; without a first one the rows are returned as they are.
+        Plan of the second pass; without a first pass, ``rows`` are returned unchanged.
     y, rows
-        First row, and probabilities ``(H, W, C)`` uint8 of the tiles of this plan alone.
+        First row, and probabilities of this plan's tiles alone, ``(H, W, C)`` uint8, value / 255.
     quarantined
-        Tiles of this plan that could not be read, and weigh nothing.
+        Unreadable tiles of this plan, which have no weight.
+
+    Returns
+    -------
+    NDArray[np.uint8]
+        Blended probabilities, ``(H, W, C)``.
     """
     first = plan.first_pass
     if first is None:
@@ -214,7 +219,7 @@ def merged(
 
 
 def _weights(plan: SlidePlan, tiles: NDArray[np.bool_], span: range) -> NDArray[np.int64]:
-    """Weight sum of some tiles over rows of the output, ``(len(span), width)``."""
+    """Sum the weights of some tiles over rows of the output, ``(len(span), width)``."""
     width, along_y, along_x = plan.extent.width, plan.row_weights, plan.column_weights
     total = np.zeros((len(span), width), dtype=np.int64)
     for row, y in enumerate(plan.ys):
@@ -234,12 +239,12 @@ def _axes(plan: SlidePlan, first: SlidePlan) -> tuple[tuple[Sequence[int], Seque
 
 
 def _disagreements(plan: SlidePlan, first: SlidePlan, image: Multiscale) -> NDArray[np.int64]:
-    """Count pixels that jump at borders of the first tiles, by the tile whose middle is nearest.
+    """Count disagreeing pixels at borders of the first pass for the tile with the nearest centre.
 
     Returns
     -------
     NDArray[np.int64]
-        Shape ``(rows, columns)`` of the plan's tiles.
+        ``(len(plan.ys), len(plan.xs))``.
     """
     extent = plan.extent
     rows = _owned(plan.ys, plan.tile_px, extent.height)
@@ -267,7 +272,7 @@ def _jumps(
     down: NDArray[np.bool_],
     across: NDArray[np.bool_],
 ) -> NDArray[np.bool_]:
-    """Whether pixels at a border differ from the one before, ``(h, width)``."""
+    """Whether pixels at a border disagree with the pixel before, ``(h, width)``."""
     found = np.zeros(rows.shape[:2], dtype=bool)
     at = np.flatnonzero(across)
     found[:, at] |= _differ(rows[:, at], rows[:, at - 1])
@@ -286,13 +291,13 @@ def _differ(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool
 
 
 def _owned(starts: tuple[int, ...], tile_px: int, length: int) -> NDArray[np.int64]:
-    """First pixel that belongs to each tile more than to any other."""
+    """First pixel of an axis that is nearest to the centre of each tile."""
     weights = axis_weights(starts, tile_px, length=length, blend="crop")
     return np.asarray(starts, dtype=np.int64) + weights.argmax(axis=1)
 
 
 def _borders(starts: tuple[int, ...], length: int) -> NDArray[np.bool_]:
-    """Whether a tile of the first pass begins at each pixel of an axis, other than the first."""
+    """Whether a tile of the first pass starts at each pixel of an axis, except at pixel 0."""
     found = np.zeros(length, dtype=bool)
     found[[start for start in starts if 0 < start < length]] = True
     return found

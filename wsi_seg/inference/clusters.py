@@ -1,7 +1,7 @@
-"""Owns starting a cluster of dask workers, or connecting to one, and what all of them must share.
+"""Owns connections to dask clusters: starts them, and checks the versions and files of workers.
 
-Pages of schedulers stay on this machine, unless dask is configured otherwise:
-``DASK_WSI_SEG__DASHBOARD=:8787`` shows it to others, with all that it says of slides.
+The scheduler's dashboard listens only on the loopback interface unless dask is configured
+otherwise: ``DASK_WSI_SEG__DASHBOARD=:8787`` exposes it to other machines, with the names of slides.
 """
 
 import contextlib
@@ -22,17 +22,17 @@ from wsi_seg.extras import naming_extra
 from wsi_seg.files.object_path import object_path
 from wsi_seg.predict.device import visible_gpus
 
-# A port of its own on loopback, or a second cluster complains.
-_PAGE = "127.0.0.1:0"
+# Any free port, because dask warns if a second cluster uses the same one.
+_DASHBOARD = "127.0.0.1:0"
 
-# Tasks that a worker is given at a time: the next one computes while strips of one are written.
+# Threads of a worker: one computes the next part while the other writes strips.
 THREADS = 2
 
-# dask's settings for many tasks of a millisecond with results in memory; ours take seconds, and
-# leave nothing there. The profiler reads every thread's stack a hundred times a second, the tick
-# wakes every process fifty times and the memory monitor ten times. A worker that is paused because
-# it keeps freed memory for its network would wait for ever.
-_QUIET = {
+# dask's defaults are for many tasks of milliseconds with results in memory; ours take seconds and
+# return almost nothing. The profiler would sample stacks a hundred times a second, the tick wake
+# every process fifty times and the memory monitor ten times. A worker paused because it keeps
+# freed memory for its network would never resume.
+_DASK_SETTINGS = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1s",
     "distributed.admin.system-monitor.interval": "10s",
@@ -45,33 +45,39 @@ _QUIET = {
     "distributed.worker.memory.pause": False,
 }
 
-# Run by each worker that is started here: the terminal sends Ctrl-C to workers, too, but the client
-# ends them; and that a task of a worker that ends is cancelled is no news.
+# Run by each worker that is started here. The terminal sends Ctrl-C to workers too, but the client
+# must stop them; warnings about tasks cancelled by that are hidden.
 _PRELOAD = """
 import logging, signal
 signal.signal(signal.SIGINT, signal.SIG_IGN)
 logging.getLogger("distributed.worker.state_machine").setLevel(logging.ERROR)
 """
 
-# What decides the bytes of a prediction, or what travels between client and workers.
+# Packages that determine the bytes of a prediction, or the protocol of client and workers.
 _SAME = ("wsi-seg", "dask", "distributed", "torch", "numpy", "zarr", "imagecodecs")
 
 
 @contextlib.contextmanager
 def connected(cluster: str) -> Iterator[Client]:
-    """Connect to a cluster, and start it where it is local.
+    """Connect to a cluster, or start one.
 
     Parameters
     ----------
     cluster
         ``local:N`` starts N processes here, ``cuda`` one for each GPU (``cuda:N`` for N of them),
-        ``slurm:N`` submits N jobs as dask-jobqueue is configured (``slurm`` one, ``slurm:N-M``
-        between N and M, as there is work), ``tcp://HOST:PORT`` is a scheduler that runs already.
+        ``slurm:N`` submits N jobs with the configuration of dask-jobqueue (``slurm`` one,
+        ``slurm:N-M`` between N and M, depending on the work), ``tcp://HOST:PORT`` connects to a
+        running scheduler.
+
+    Yields
+    ------
+    Client
+        Closed at the end, together with a cluster that was started.
 
     Raises
     ------
     ConfigError
-        If it is another word, or a package that it needs is not installed.
+        If the value is invalid, the scheduler does not answer, or a package is not installed.
     """
     kind, _, word = cluster.partition(":")
     if kind in ("tcp", "tls"):
@@ -79,7 +85,7 @@ def connected(cluster: str) -> Iterator[Client]:
             client = Client(cluster, timeout="10s")
         except OSError as error:
             raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
-        with _lost_in_silence(), client:
+        with _without_tracebacks(), client:
             yield client
     elif kind in ("local", "cuda", "slurm"):
         with _started(cluster, kind, word) as workers, Client(workers) as client:
@@ -92,8 +98,8 @@ def connected(cluster: str) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def _lost_in_silence() -> Iterator[None]:
-    """Leave out the tracebacks that dask logs of a lost scheduler: a sentence says it."""
+def _without_tracebacks() -> Iterator[None]:
+    """Hide the tracebacks that dask logs for a lost scheduler; `part_queue.lost` reports it."""
     loggers = [logging.getLogger(f"distributed.{name}") for name in ("client", "utils")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -107,11 +113,11 @@ def _lost_in_silence() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _started(cluster: str, kind: str, word: str) -> Iterator[Any]:
-    """Start the cluster of a kind; its scheduler's page is on loopback."""
-    page = {"dashboard_address": dask.config.get("wsi-seg.dashboard", _PAGE)}
+    """Start a cluster of a kind."""
+    page = {"dashboard_address": dask.config.get("wsi-seg.dashboard", _DASHBOARD)}
     if kind == "slurm":
         fewest, most = _range(cluster, word or "1")
-        # Its workers are other machines, so the scheduler has to listen to them; its page has not.
+        # The scheduler must listen to workers on other machines; its dashboard need not.
         with _settings({}), naming_extra("--cluster slurm"):
             jobs = import_module("dask_jobqueue").SLURMCluster(scheduler_options=page)
             with jobs:
@@ -129,14 +135,14 @@ def _started(cluster: str, kind: str, word: str) -> Iterator[Any]:
             worker_class=Nanny if gpus is None else _on_gpus(gpus),
             host="127.0.0.1",
             dashboard_address=None,
-            scheduler_kwargs=page,  # even without a dashboard a scheduler serves figures
+            scheduler_kwargs=page,  # even without a dashboard, a scheduler serves HTTP
         ) as workers,
     ):
         yield workers
 
 
 def _gpus(cluster: str, word: str) -> Sequence[str]:
-    """Find the GPUs of ``cuda`` or ``cuda:N``."""
+    """Return the GPUs for ``cuda`` or ``cuda:N``."""
     found = visible_gpus()
     count = _count(cluster, word) if word else max(1, len(found))
     if count > len(found):
@@ -148,7 +154,7 @@ def _gpus(cluster: str, word: str) -> Sequence[str]:
 
 
 def _on_gpus(gpus: Sequence[str]) -> type[Nanny]:
-    """Make what starts workers that see one GPU each, by their number."""
+    """Return a class that starts workers that see one GPU each, by their number."""
 
     class OnGpu(Nanny):
         def __init__(self, scheduler: Any, *, name: int, **options: Any) -> None:  # noqa: ANN401
@@ -166,7 +172,7 @@ def _scale(workers: Any, fewest: int, most: int) -> None:  # noqa: ANN401 (dask 
 
 
 def _range(cluster: str, word: str) -> tuple[int, int]:
-    """Fewest and most of ``N`` or ``N-M``."""
+    """Parse ``N`` or ``N-M`` to the smallest and the largest number of jobs."""
     low, _, high = word.partition("-")
     fewest, most = _count(cluster, low), _count(cluster, high or low)
     if fewest > most:
@@ -184,41 +190,41 @@ def _count(cluster: str, word: str) -> int:
 
 @contextlib.contextmanager
 def _settings(environment: Mapping[str, object]) -> Iterator[None]:
-    """Start scheduler and workers with our settings, and workers with these variables.
+    """Configure scheduler and workers, and the environment variables of workers.
 
-    A variable that is set here already counts more. Without dask's own for malloc, which makes it
-    give memory back at once: a network asks for the same memory again with every layer.
+    Variables that are already set here take precedence. dask's setting for malloc, which returns
+    freed memory immediately, is removed: a network allocates the same memory for every layer.
     """
     key = "distributed.nanny.pre-spawn-environ"
     own = {**dask.config.get(key), **environment}
     own.pop("MALLOC_TRIM_THRESHOLD_", None)
     preload = [*dask.config.get("distributed.worker.preload"), _PRELOAD]
-    with dask.config.set({key: own, "distributed.worker.preload": preload, **_QUIET}):
+    with dask.config.set({key: own, "distributed.worker.preload": preload, **_DASK_SETTINGS}):
         yield
 
 
 def versions_here() -> dict[str, str]:
-    """Give the versions that decide the bytes of a prediction, or what workers understand."""
+    """Return the installed versions of Python and of packages that must agree with workers."""
     return {"Python": platform.python_version(), **{name: version(name) for name in _SAME}}
 
 
 def require_same_versions(client: Client, here: Mapping[str, str]) -> None:
-    """Compare what is installed here with what the workers have that are there by now.
+    """Check that the workers connected now have the same versions as this process.
 
     Parameters
     ----------
     client
-        From `connected`, with a worker or more.
+        Client from `connected`, with at least one worker.
     here
         See `versions_here`.
 
     Raises
     ------
     ConfigError
-        If they differ: results would, or nothing would be understood.
+        If versions differ, because results would differ or messages could not be decoded.
     """
     different: dict[str, list[str]] = {}
-    # All are asked once: with hundreds of workers a question takes seconds.
+    # One request for all names: with hundreds of workers a request takes seconds.
     for worker, there in client.run(_asking(tuple(here))).items():
         for name, known in here.items():
             if _release(name, there[name]) != _release(name, known):
@@ -234,14 +240,14 @@ def require_same_versions(client: Client, here: Mapping[str, str]) -> None:
 
 
 def require_same_files(client: Client, paths: Iterable[Path]) -> None:
-    """Make sure that the workers that are there by now see files and folders that are here.
+    """Check that the workers connected now see the same files and folders as this process.
 
     Parameters
     ----------
     client
-        From `connected`.
+        Client from `connected`.
     paths
-        Those in object stores, which workers reach by their address, are left out.
+        Files and folders; those in object stores are not checked.
 
     Raises
     ------
@@ -265,7 +271,7 @@ def _absent(paths: Sequence[str]) -> list[str]:
 
 
 def _asking(names: tuple[str, ...]) -> Callable[[], dict[str, str]]:
-    """Make what finds versions; it travels whole, so that a worker without wsi_seg can answer."""
+    """Return a function that looks up versions, pickled by value for workers without wsi_seg."""
 
     def versions_there() -> dict[str, str]:
         import platform
@@ -283,9 +289,9 @@ def _asking(names: tuple[str, ...]) -> Callable[[], dict[str, str]]:
 
 
 def _release(name: str, found: str) -> str:
-    """Give what of a version must be the same.
+    """Return the part of a version that must agree.
 
-    Not what it was built for: ``2.11.0+cu130`` computes as ``2.11.0`` does.
+    The build is ignored: ``2.11.0+cu130`` computes the same as ``2.11.0``.
     """
     if name == "Python":
         return ".".join(found.split(".")[:2])

@@ -1,7 +1,7 @@
-"""Owns running a plan on many workers.
+"""Owns the execution of a plan on the workers of a dask cluster.
 
-Each worker is sent the model once, and writes strips and coarser levels straight into the output;
-the journal is written here, as results come in.
+Each worker receives the model once, and writes strips and coarser levels directly to the output.
+The client writes the journal as results arrive.
 """
 
 import time
@@ -60,38 +60,38 @@ from wsi_seg.progress import Progress, Silent
 
 __all__ = ["DaskExecutor", "connected"]
 
-# Seconds between two reports of a worker, for each worker: the scheduler passes on 50 a second.
-_TELL = 1 / 50
+# Seconds between two reports of a worker, per worker: the scheduler forwards 50 a second.
+_REPORT_INTERVAL = 1 / 50
 
 
 class DaskExecutor:
-    """Produces strips on the workers of a cluster.
+    """Predicts strips on the workers of a cluster.
 
-    One of them is asked where it computes, for this machine may have no GPU; all then compute so,
-    because workers of several kinds must not choose differently. Leaving the context takes from
-    workers what they needed to know.
+    One worker chooses the device and precision for all, because this machine may have no GPU and
+    different workers must not choose differently. Leaving the context removes the model from the
+    workers.
 
     Parameters
     ----------
     client
-        From `connected`.
+        Client from `connected`.
     model, options
-        What predicts, and how; every worker must see the model's files. ``max_ram`` is for all
+        Model, whose files every worker must see, and options. ``max_ram`` is the limit for all
         workers of a machine together.
     progress
-        Advanced by tiles.
+        Advanced by the number of tiles.
     load
-        See `Runner`; travels to the workers.
+        See `Runner`; must be picklable.
 
     Attributes
     ----------
     options
-        As they are for each worker: with its share of memory.
+        Options of each worker, with its share of memory.
 
     Raises
     ------
     ConfigError
-        If the worker has no such device, or workers have other versions of what matters.
+        If the worker has no such device, or the versions of libraries differ.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class DaskExecutor:
         self._client, self._progress = client, progress
         progress.note("waiting for a worker")
         place = client.submit(Device.here, options.device, options.precision, pure=False)
-        # Waits for a worker; one that lacks wsi_seg fails here, too.
+        # Waits for a worker; fails if wsi_seg is not installed there.
         if not isinstance(place.exception(), KilledWorker):
             require_same_versions(client, versions_here())
             files = [member.path for member in model.members if member.path is not None]
@@ -115,15 +115,15 @@ class DaskExecutor:
             self.device: Device = place.result()
         workers = list(client.scheduler_info(n_workers=-1)["workers"].values())
         sharing = max(Counter(one["host"] for one in workers).values(), default=1)
-        # A worker with many threads is given as many parts at a time, of which it computes one.
+        # A worker with many threads gets as many parts at a time, but computes only one.
         threads = [one["nthreads"] for one in workers]
         self._at_a_time = max(1, sum(1 if one <= THREADS else one for one in threads))
         memory = _memory_of_each(options.max_ram, sharing, [one["memory_limit"] for one in workers])
         self.options = replace(options, max_ram=memory)
         own = replace(self.options, precision=self.device.precision)
-        # Those that join later, or come again after they died, are sent it too.
+        # A plugin also reaches workers that join later or restart.
         self._name = f"wsi-seg-{uuid4().hex}"
-        every = max(1.0, len(workers) * _TELL)
+        every = max(1.0, len(workers) * _REPORT_INTERVAL)
         worker = _Worker(self._name, model, own, load, sharing, every)
         client.register_plugin(_Carrier(worker), name=self._name)
 
@@ -135,7 +135,7 @@ class DaskExecutor:
             self._client.unregister_worker_plugin(self._name)
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
-        """Have one worker choose batch and compilation for all; see `Runner.tune`."""
+        """Let one worker choose the batch size and compilation for all; see `Runner.tune`."""
         self._progress.note("loading the model in a worker")
         tuning = self._client.submit(_tune, self._name, plan, dict(unfinished), pure=False)
         with lost("the model"):
@@ -145,18 +145,18 @@ class DaskExecutor:
     def run(
         self, outputs: Sequence[SlideOutput], memory: MemoryPlan, *, compiled: bool
     ) -> RunStats:
-        """Produce what is left of slides; see `Executor.run`.
+        """Predict the remaining strips of slides; see `Executor.run`.
 
         Raises
         ------
         ConfigError
-            If a worker does not see a slide, or the output.
+            If a worker does not see a slide or the output.
         OutputError
-            If workers die at the same strips several times, or the scheduler is gone. A worker
+            If workers die several times on the same strips, or the scheduler is lost. A worker
             that dies once is replaced.
         """
         tasks = [output.task for output in outputs]
-        # Of these no other process can finish the slide, which renames it.
+        # Slides with strips left are not finished, and renamed, by another process meanwhile.
         ours = [output for output in outputs if output.task.strips][:1]
         seen = [path for output in ours for path in (output.task.target, output.store.path)]
         require_same_files(self._client, seen)
@@ -183,16 +183,16 @@ class DaskExecutor:
 
 @dataclass(frozen=True)
 class _Worker:
-    """What a worker needs to know; it loads the model once and keeps it between tasks.
+    """The code and data of a run on a worker, which loads the model once and caches it.
 
     Parameters
     ----------
     name
-        Of the run, by which workers find this, and on which they report.
+        Name of the run: of the worker plugin, and of the topic of reports.
     model, options, load
         See `DaskExecutor`.
     sharing
-        Workers on one machine.
+        Largest number of workers on one machine.
     every
         Seconds between two reports.
     """
@@ -205,17 +205,17 @@ class _Worker:
     every: float
 
     def tune(self, plan: RunPlan, unfinished: UnfinishedSettings) -> Tuning:
-        """Choose batch and compilation."""
+        """Choose the batch size, and whether to compile."""
         turns = _turns()
         return turns.compute(lambda: self._runner(turns).tune(plan, unfinished, Silent()))
 
     def work(
         self, memory: MemoryPlan, compiled: bool, part: Part
     ) -> tuple[RunStats, list[list[StripRecord]]]:
-        """Produce a part, and write it while it is produced.
+        """Predict a part, and write its strips meanwhile.
 
-        Parts take turns, however many threads the worker has: memory is planned for one. The next
-        one is read and predicted while the last strips of this one are written.
+        Parts are predicted one at a time, however many threads the worker has, because memory is
+        planned for one. The next part starts while the last strip of this one is written.
         """
         turns, progress = _turns(), _Reporting(self.name, part, self.every)
         with StripWriter() as writer:
@@ -232,17 +232,17 @@ class _Worker:
                 readers = self.options.readers or default_readers()
                 sizes = replace(memory, readers=readers)
                 stats = runner.produce(strip_jobs, sizes, compiled=compiled, progress=progress)
-                writer.drain(but=1)  # what waits to be written is planned for one part, too
+                writer.drain(but=1)  # memory for waiting strips is planned for one part too
                 return stats
 
             stats = turns.compute(produce)
         return stats, records
 
     def _runner(self, turns: "_Turns") -> Runner:
-        """Give what predicts, and this worker's cores to it."""
+        """Set the number of torch's threads, and return the runner of this worker."""
         share_cores(self.sharing)
         threads = turns.threads
-        if threads <= THREADS:  # of many, one computes: then it has the cores of all
+        if threads <= THREADS:  # the default; with more, the computing thread uses as many cores
             threads = torch.get_num_threads()
         torch.set_num_threads(min(available_cores(), threads))
         return _kept(self)
@@ -255,7 +255,7 @@ def _written_by(
     written: list[StripRecord],
     progress: "_Reporting",
 ) -> StripJob:
-    """Job whose strips the writer writes; their records are for the client."""
+    """Return a job whose strips the writer writes; ``written`` receives their records."""
     saver = task.saver()
 
     def write(strip: PendingStrip) -> None:
@@ -269,14 +269,14 @@ def _written_by(
 
 
 class _Turns:
-    """Lets the parts that a worker has compute one after the other, and write so.
+    """Serializes the computation, and the writing, of a worker's parts.
 
-    All compute in one thread: malloc keeps what a network frees for the thread that freed it.
+    All computation runs in one thread, because malloc reuses freed memory within a thread.
 
     Parameters
     ----------
     threads
-        That dask may use in this worker.
+        Number of dask's threads in this worker.
     """
 
     def __init__(self, threads: int) -> None:
@@ -284,51 +284,51 @@ class _Turns:
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="wsi-compute")
 
     def compute[T](self, work: Callable[[], T]) -> T:
-        """Do work when it is its turn."""
+        """Run work in the computing thread, after earlier work."""
         return self._computing.submit(work).result()
 
 
 def _turns() -> _Turns:
-    """Give the turns of this worker, the same to all that runs on it."""
+    """Return the turns of this worker, shared by all its tasks."""
     worker = get_worker()
     own = _Turns(worker.state.nthreads)
     turns: _Turns = worker.extensions.setdefault("wsi-seg", own)
     return turns
 
 
-class _NotWanted(Exception):
-    """Nobody waits for a part any more: its client, or its scheduler, is gone."""
+class _Cancelled(Exception):
+    """The part was cancelled, because its client or scheduler is gone."""
 
 
 class _Reporting(Silent):
-    """Says from time to time how far a part is, and stops it where it is not wanted any more."""
+    """Reports the progress of a part from time to time, and stops it if it was cancelled."""
 
     def __init__(self, topic: str, part: Part, every: float) -> None:
         self._topic, self._part, self._every = topic, part_key(part), every
         self._worker = get_worker()
         self._task = self._worker.state.tasks.get(self._worker.get_current_task())
-        self._tiles, self._said = 0.0, time.monotonic()
+        self._tiles, self._reported = 0.0, time.monotonic()
         self._written: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
 
     def wrote(self, slide: str, record: StripRecord) -> None:
-        """Say of a strip that it is on disk, with the next report."""
+        """Include a strip that is on disk in the next report."""
         self._written.put((slide, record.to_json()))
 
     def advance(self, amount: float) -> None:
-        """Look whether this part is wanted, and report if it is time."""
+        """Raise if the part was cancelled, and report if it is time."""
         gone = self._worker.status in (Status.closing, Status.closed)
         if gone or (self._task is not None and self._task.state == "cancelled"):
-            raise _NotWanted
+            raise _Cancelled
         self._tiles += amount
-        if time.monotonic() - self._said >= self._every:
-            self._said = time.monotonic()
+        if time.monotonic() - self._reported >= self._every:
+            self._reported = time.monotonic()
             written = [self._written.get() for _ in range(self._written.qsize())]
             report: Report = (*self._part, self._tiles, written)
             self._worker.log_event(self._topic, report)
 
 
 class _Carrier(WorkerPlugin):
-    """Brings what a worker needs to know; dask sends it to each worker once."""
+    """Carries `_Worker` to the workers; dask sends it to each of them once."""
 
     def __init__(self, worker: _Worker) -> None:
         self.worker = worker
@@ -349,8 +349,8 @@ def _work(
 ) -> tuple[RunStats, list[list[StripRecord]]]:
     try:
         return _carried(name).work(memory, compiled, part)
-    except _NotWanted:
-        return RunStats(0, PrecisionDrift(), {}), []  # nobody looks at it
+    except _Cancelled:
+        return RunStats(0, PrecisionDrift(), {}), []  # discarded
 
 
 def _finish(slides: Sequence[tuple[StripTask, Path]]) -> None:
@@ -364,7 +364,7 @@ def _kept(worker: _Worker) -> Runner:
 
 
 def _memory_of_each(max_ram: int | None, sharing: int, limits: Sequence[int]) -> int | None:
-    """Bytes for each worker: its share of a machine's, and what dask allows; None is no limit."""
+    """Limit of each worker in bytes: its share of a machine and of dask's limit; None for none."""
     found = [] if max_ram is None else [max_ram // sharing]
     found += [int(limit * LIMIT_SHARE) for limit in limits if limit]
     return min(found, default=None)

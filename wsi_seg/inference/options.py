@@ -1,4 +1,4 @@
-"""Owns what a user may choose about inference."""
+"""Owns the user's options of inference."""
 
 import math
 from dataclasses import dataclass
@@ -10,64 +10,69 @@ from wsi_seg.errors import ConfigError
 from wsi_seg.inference.blend import MAX_OVERLAP
 from wsi_seg.shard import Shard
 
-if TYPE_CHECKING:  # it loads what draws polygons, which most runs need not
+if TYPE_CHECKING:  # importing it loads polygon libraries, which most runs do not need
     from wsi_seg.masks.inside import Inside
 
-# Strips are whole chunks of the output.
+# Strips consist of whole chunks of the output.
 STRIP_ROWS = 512
 
-# Classes up to which probabilities are saved too where nothing else is asked for.
+# ``auto`` saves probabilities too up to this number of classes.
 _PROBABILITIES_UP_TO = 4
 
 
 @dataclass(frozen=True, slots=True)
 class InferOptions:
-    """What a user may choose about inference.
+    """Options of inference.
 
     Parameters
     ----------
     overlap
         Fraction of a tile that neighbouring tiles share, 0 to 0.9; or ``adaptive``: first 0,
-        then half a tile where it is needed, see `inference.adaptive`.
+        then half a tile where needed, see `inference.adaptive`.
     tile_px
-        Side of a tile at the inference level; None takes the model card's.
+        Side of a tile in output pixels, 1 to 8192; None for that of the model card.
     blend
-        How overlapping tiles are merged; see `blend.axis_weights`.
+        How to merge overlapping tiles; see `blend.axis_weights`.
     batch
-        Tiles per forward pass; 0 lets the predictor choose.
+        Tiles per forward pass; 0 to choose automatically.
     device, precision
         ``auto``, or a torch device; ``auto``, ``fp32``, ``bf16`` or ``fp16``.
     tta
         Test-time augmentation: ``none``, ``hflip``, ``flips`` or ``d4``.
     skip_background
-        Leave out tiles in which the store's tissue mask has nothing.
+        Skip tiles without tissue in the slide's tissue mask.
     allow_mpp_mismatch
         Accept a slide of unknown or too coarse mpp; the override is recorded in the output.
     compiled
-        Compile networks before they run: ``on``, ``off``, or ``auto``: on CUDA, where the tiles
-        that are planned save more time than it costs.
+        Compile networks: ``on``, ``off``, or ``auto``, on CUDA if the number of tiles makes it
+        worthwhile.
     readers
-        Reads and decodes at a time; 0 is the cores of this process less two, at least two.
+        Number of concurrent reads; 0 for the cores of this process less two, at least two.
     save
         ``probabilities``, ``labels`` or ``both``; ``auto`` is both up to 4 classes, else labels.
     mpp
-        Micrometres per pixel to read slides at in place of the model's.
+        Micrometres per pixel at which to read slides, instead of the model's.
     level
-        Level to read as it is, in place of the one that fits the model's mpp.
+        Level to read without resampling, instead of the one that matches the model's mpp.
     max_ram
-        Bytes of main memory that the process may use; None takes what runs fastest, within three
+        Limit for main memory of the process in bytes; None for the fastest sizes within three
         quarters of the limit of its container.
     strip_px
-        Rows that are written as a unit, a multiple of 512; None lets the memory plan choose.
+        Rows that are written at a time, a multiple of 512; None lets the memory plan choose.
     inside
-        Part of each slide to predict: tiles that do not touch it are left out, as those without
-        tissue are. None is all of it.
+        Part of each slide to predict; tiles outside are skipped like those without tissue. None
+        for the whole slide.
     shard
-        Which share of the work this process does; then it does what others have left that were
-        stopped. None does all that nobody does, and waits for the rest.
+        Share of the work for this process, which then continues the work of stopped processes.
+        None takes all unclaimed work and waits for the rest.
     stage
-        Folder of this machine into which slides of an object store are fetched, each while the one
-        before it is predicted; None reads them from there.
+        Local folder to download slides of an object store to, each while the previous one is
+        predicted; None reads them directly.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range, or both ``mpp`` and ``level`` are given.
 
     Examples
     --------
@@ -116,12 +121,12 @@ class InferOptions:
             )
 
     def saved(self, classes: int) -> Save:
-        """Choose what is saved of a model with so many ``classes``."""
+        """Return what to save for a model with this number of classes."""
         if self.save != "auto":
             return self.save
         return "both" if classes <= _PROBABILITIES_UP_TO else "labels"
 
     @property
     def fraction(self) -> float:
-        """Overlap of the finest grid that may be predicted."""
+        """Overlap of the finest grid of tiles, 0.5 for ``adaptive``."""
         return 0.5 if self.overlap == "adaptive" else self.overlap

@@ -1,4 +1,4 @@
-"""Owns the parts and the ends of slides that are with a cluster's workers, and what comes back."""
+"""Owns the queue of work for a cluster's workers: parts, slides to finish, and their results."""
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -16,35 +16,35 @@ from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.parts import Part
 from wsi_seg.inference.task import StripTask
 
-# Parts that are with the scheduler at a time; more than any cluster's workers need in a while.
+# Parts submitted to the scheduler at a time; enough to keep all workers of a cluster busy.
 _AT_ONCE = 2048
 
-# Parts of one message. Those of small slides name a hundred each, of which dask would warn.
+# Parts per message. Those of small slides contain a hundred each, and dask would warn of the size.
 _IN_A_MESSAGE = 64
 _LARGE = {"distributed.admin.large-graph-warning-threshold": "1GB"}
 
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Slides of which nothing but the end is left: those that one part has completed."""
+    """Slides with all strips written, which remain to be finished."""
 
     outputs: tuple[SlideOutput, ...]
 
 
 class PartQueue:
-    """Parts and slides that are with the workers; iterating gives what each of them returned.
+    """Submits parts and slides to workers; iterate over it for their results.
 
-    Only some thousand are submitted at a time, so neither the client nor the scheduler ever holds a
-    whole run, and workers that join late still get work.
+    Only about two thousand are submitted at a time, so that neither the client nor the scheduler
+    holds a whole run, and workers that join late get work too.
 
     Parameters
     ----------
     client
-        Of the cluster.
+        Client of the cluster.
     work, end
-        What produces a part, and what finishes slides, on a worker.
+        Functions that predict a part, and finish slides, on a worker.
     parts
-        In the order they are to be produced.
+        Parts in processing order.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class PartQueue:
         self._client, self._work, self._end = client, work, end
         self._waiting = iter(parts)
         self._submitted: dict[Any, Part | Ending] = {}  # by dask's futures
-        # Of this client, not the default one. Results are fetched while others are looked at: each
-        # is a way to the scheduler and on to a worker, and hundreds of workers do not wait for it.
+        # On the loop of this client, not of the default one. Results are fetched in the background:
+        # each takes a round trip through the scheduler to a worker.
         self._returned = as_completed(loop=client.loop, with_results=True, raise_errors=False)
         self._submit(_AT_ONCE)
 
     def finish(self, outputs: Sequence[SlideOutput]) -> None:
-        """Have whole slides finished by a worker, before other work, so that slides get done."""
+        """Let a worker finish complete slides, with priority over other work."""
         ready = tuple(output for output in outputs if output.may_finish())
         if ready:
             slides = [(output.task, output.final) for output in ready]
@@ -71,7 +71,7 @@ class PartQueue:
             self._keep(future, Ending(ready))
 
     def _submit(self, count: int) -> None:
-        """Send the next parts, many at once: the scheduler keeps them until a worker is free."""
+        """Submit the next parts, which the scheduler queues until a worker is free."""
         for parts in batched(islice(self._waiting, count), _IN_A_MESSAGE):
             with dask.config.set(_LARGE):
                 futures = self._client.map(self._work, parts, pure=False)
@@ -88,18 +88,23 @@ class PartQueue:
             self._submit(max(0, _AT_ONCE - len(self._submitted)))
             if future.status != "finished":
                 with lost(_place(what)):
-                    future.result()  # raises what went wrong
+                    future.result()  # raises its error
             yield what, found
 
 
 @contextmanager
 def lost(what: str) -> Iterator[None]:
-    """Say in a sentence that workers, or their scheduler, were lost while they were at something.
+    """Replace dask's errors for lost workers or a lost scheduler with a readable one.
+
+    Parameters
+    ----------
+    what
+        What the workers were processing, for the message.
 
     Raises
     ------
     OutputError
-        In place of what dask raises then.
+        If workers died repeatedly, or the scheduler was lost.
     """
     try:
         yield
@@ -108,7 +113,7 @@ def lost(what: str) -> Iterator[None]:
             f"workers died several times on {what}, most often because memory ran out; repeat the "
             "command with fewer workers, with --max-ram, or with workers that have more memory"
         ) from error
-    except CancelledError as error:  # what dask says once its scheduler is gone
+    except CancelledError as error:  # raised by dask once its scheduler is gone
         raise OutputError(
             "the scheduler was lost or restarted; strips that are done are kept: repeat the "
             "command once it runs again"

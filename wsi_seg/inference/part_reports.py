@@ -1,6 +1,6 @@
-"""Owns what workers say of their parts while they are at it: strips on disk, and how far they are.
+"""Owns the progress reports of workers: strips on disk, and tiles predicted.
 
-So strips are recorded soon after they are written, and little is lost where the client is stopped.
+Strips are recorded soon after they are written, so that little is lost if the client is stopped.
 """
 
 from collections.abc import Sequence
@@ -14,29 +14,29 @@ from wsi_seg.inference.parts import Part
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.progress import Progress
 
-# What a worker says: first slide and strip of its part, its tiles so far, and strips on disk since
-# it last said something, each with its slide.
+# Report of a worker: first slide and strip of its part, its tiles so far, and the strips written
+# since its last report, each with its slide.
 Report = tuple[str, int, float, list[tuple[str, dict[str, object]]]]
 
 
 def part_key(part: Part) -> tuple[str, int]:
-    """Name a part: by its first slide, and the first strip of that."""
+    """Return the key of a part: its first slide, and the first strip of that slide."""
     return part[0].store.name, min(part[0].strips)
 
 
 class PartReports:
-    """Records strips and advances progress, by what workers say and by parts that are done.
+    """Records strips and advances progress from reports of workers and from finished parts.
 
     Parameters
     ----------
     client
-        Of the cluster.
+        Client of the cluster.
     topic
-        Workers say a `Report` on it.
+        Topic on which workers publish a `Report`.
     outputs
-        Slides that parts are of.
+        Slides of the parts.
     progress
-        Advanced by tiles, in a thread, too.
+        Advanced by the number of tiles, from another thread too.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class PartReports:
         self._thread.join()
 
     def done(self, part: Part, records: Sequence[Sequence[StripRecord]]) -> list[SlideOutput]:
-        """Record what is left of a part that is done; return the slides that it completes."""
+        """Record the remaining strips of a finished part; return the slides that it completes."""
         with self._lock:
             if self._error is not None:
                 raise self._error
@@ -76,7 +76,7 @@ class PartReports:
             return [self._outputs[name] for name in names if not self._left[name]]
 
     def _listen(self) -> None:
-        """Take up reports: not in the thread of the client's events, which must not wait."""
+        """Process reports in a thread of its own, because the client's event loop must not wait."""
         while (report := self._heard.get()) is not None:
             slide, strip, tiles, written = report
             with self._lock:
@@ -89,14 +89,14 @@ class PartReports:
                 self._show((slide, strip), tiles)
 
     def _record(self, slide: str, records: Sequence[StripRecord]) -> None:
-        # What a part that began again has written again is recorded already.
+        # Strips of a restarted part can be recorded already.
         left = self._left[slide]
         if fresh := [record for record in records if record.index in left]:
             self._outputs[slide].record(fresh)
             left.difference_update(record.index for record in fresh)
 
     def _show(self, part: tuple[str, int], tiles: float) -> None:
-        # Nothing of a part that began again is shown twice.
+        # Progress of a restarted part is not shown twice.
         more = tiles - self._shown.get(part, 0.0)
         if part not in self._done and more > 0:
             self._shown[part] = tiles

@@ -1,4 +1,4 @@
-"""Owns how a run is cut into parts, each of which one worker produces at a time."""
+"""Owns the partition of a run into parts, the units of work of a worker."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -6,48 +6,48 @@ from dataclasses import replace
 
 from wsi_seg.inference.task import StripTask
 
-# Strips of one slide, or of several, in the order they are produced.
+# Strips of one or several slides, in processing order.
 Part = tuple[StripTask, ...]
 
-# A part is this share of what is left for each worker, so parts get smaller towards the end and all
-# workers end at about the same time. One alone need not wait for others.
+# Size of a part as a share of the remaining work per worker: parts get smaller towards the end, so
+# that all workers finish at about the same time. A single worker takes the full share.
 _SHARE = 0.7
 
-# But not more than so many strips, or batches: what a worker that dies has done of it is lost. Nor
-# fewer strips while each worker can have them: neighbouring parts both predict a row of tiles.
+# A part has at most this many strips, or batches, because the work of a worker that dies is lost,
+# and at least this many strips, because neighbouring parts both predict a row of tiles.
 _MOST_STRIPS, _FEWEST_STRIPS = 16, 2
 _BATCHES = 8
 
-# A part may be so many times as large where it then ends with a slide, so that nothing is cut.
+# A part can be larger by this factor to end with a slide, which then is not cut.
 _STRETCH = 1.5
 
 
 def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterator[Part]:
-    """Cut tasks into parts that have every strip once (guided chunking).
+    """Partition tasks into parts of decreasing size (guided scheduling).
 
-    Parts end where slides end if possible. Small slides share a part, so that it has a full batch:
-    the last one is padded.
+    Every strip is in exactly one part. Parts end at the ends of slides if possible. Small slides
+    share a part to fill a batch, because the last batch of a part is padded.
 
     Parameters
     ----------
     tasks
-        What is left of each slide, in the order it should be produced.
+        Remaining strips of each slide, in processing order.
     workers
-        How many work at a time.
+        Number of parts that are processed at a time.
     batch
-        Tiles of one forward pass.
+        Tiles per forward pass.
 
     Yields
     ------
     Part
-        Groups of neighbouring strips.
+        Neighbouring strips.
     """
     left = float(sum(task.tiles for task in tasks))
     part: list[StripTask] = []
     wanted = most = tiles = 0.0
     for task in tasks:
         strips = sorted(task.strips)
-        each = task.tiles / max(1, len(strips))  # a mean will do: parts need not be equal
+        each = task.tiles / max(1, len(strips))  # the mean, because parts need not be equal
         while strips:
             if not part:
                 wanted, most = _sizes(left, workers, each, batch)
@@ -59,7 +59,7 @@ def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterat
                     yield tuple(part)  # the next part begins with this slide
                     part = []
                     continue
-                # Pieces of a slide are alike, so that none is short.
+                # Pieces of a slide have equal sizes, without a short one at the end.
                 pieces = math.ceil(rest / (wanted - tiles))
                 count = math.ceil(len(strips) / pieces)
             part.append(replace(task, strips=frozenset(strips[:count])))
@@ -73,7 +73,7 @@ def partition(tasks: Sequence[StripTask], *, workers: int, batch: int) -> Iterat
 
 
 def _sizes(left: float, workers: int, each: float, batch: int) -> tuple[float, float]:
-    """Tiles of the next part, and of one that ends with a slide, where a strip has ``each``."""
+    """Return the tiles of the next part, and the most if it ends with a slide."""
     fair = left / workers
     fewest = min(fair, _FEWEST_STRIPS * each)
     largest = max(_MOST_STRIPS * each, _BATCHES * batch)

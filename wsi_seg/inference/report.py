@@ -1,4 +1,4 @@
-"""Owns the figures of a run: what people read at its end, and the same as JSON."""
+"""Owns the report of a run, as text and as JSON."""
 
 import statistics
 from collections.abc import Mapping
@@ -16,17 +16,18 @@ _SAVED = {
     "labels": "labels only (--save both keeps probabilities too)",
 }
 
-# Share of pixels of another class above which speed may cost more than the third digit of a score.
+# Share of pixels with another class above which scores can change in their third digit.
 _MANY = 0.001
 
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """What happened to one slide.
+    """Result of one slide.
 
-    ``tiles`` were predicted, ``skipped`` have no tissue, and ``skipped_by_first_pass`` did not need
-    another prediction with adaptive overlap. ``seam_score`` is explained in `inference.seams`;
-    ``seam_score_first`` is that of the pass without overlap.
+    ``tiles`` were predicted, ``skipped`` have no tissue, and ``skipped_by_first_pass`` were not
+    predicted again with adaptive overlap. ``seam_score`` is explained in `inference.seams`;
+    ``seam_score_first`` is that of the pass without overlap. ``height`` and ``width`` are in pixels
+    of the output, ``mpp`` is micrometres per pixel of it, None if unknown.
     """
 
     slide: str
@@ -43,14 +44,14 @@ class SlideResult:
 
 
 def speed_costs(precision: str, labels: float, values: float) -> str:
-    """Say what speed changed on the first tile, and whether that is much.
+    """Describe how reduced precision changed the first tile, and whether that is much.
 
     Parameters
     ----------
     precision
-        Arithmetic of the network.
+        Precision of the network.
     labels, values
-        Shares of its pixels with another class, and with another probability, see `PrecisionDrift`.
+        Shares of pixels with another class, and with another probability, see `PrecisionDrift`.
 
     Examples
     --------
@@ -68,18 +69,17 @@ def speed_costs(precision: str, labels: float, values: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class InferReport:
-    """Figures of one run.
+    """Result of one run.
 
-    ``tiles`` counts the tiles predicted in this run and ``seconds`` the time from the first read
-    to the last write; ``pixels`` is their output area. ``start_seconds`` went before, of them
-    ``compile_seconds`` for compiling. ``shares`` are the shares of the time in which this process's
-    device computed, and in which it waited for reading and writing; empty where other processes did
-    the work. ``peak_memory`` is that of the whole process in bytes. ``label_change`` and
-    ``value_change`` are the shares of pixels whose label, and whose value, differs from that of the
-    network in float32 as it was trained, measured on the first tile. ``saved`` is what was written,
-    ``device``, ``precision`` and ``memory`` what it ran on and was planned to take. ``slides`` were
-    predicted, ``failures`` says why others were not; ``elsewhere`` counts those that other
-    processes are at work on, or have not begun.
+    ``slides`` were predicted, ``failures`` maps the names of others to reasons, and ``elsewhere``
+    is the number of slides left to other processes. ``tiles`` is the number of tiles predicted in
+    this run, ``pixels`` their output area, and ``seconds`` the time from the first read to the last
+    write. ``start_seconds`` is the time before, which includes ``compile_seconds``. ``shares`` are
+    the shares of time in which the device of this process computed, or waited for reading and
+    writing; empty if other processes did the work. ``peak_memory`` is that of the process in bytes.
+    ``label_change`` and ``value_change`` are the shares of pixels of the first tile whose label, or
+    value, differs from that of the uncompiled network in float32. ``saved`` is what was written,
+    ``device`` and ``precision`` where and how the networks ran, ``memory`` the memory plan.
     """
 
     slides: tuple[SlideResult, ...]
@@ -106,7 +106,7 @@ class InferReport:
 
     @property
     def batch(self) -> int:
-        """Tiles per forward pass; of several members the largest."""
+        """Tiles per forward pass, the largest of all members."""
         return max(self.memory.batches)
 
     @property
@@ -116,15 +116,15 @@ class InferReport:
 
     @property
     def mpx_per_second(self) -> float:
-        """Output area predicted per second in Mpx."""
+        """Output pixels predicted per second, in millions, reading and writing included."""
         return self.pixels / 1e6 / self.seconds if self.seconds > 0 else 0.0
 
     def after(self, first: "InferReport") -> "InferReport":
-        """Figures of both passes, where this one went over what ``first`` left."""
+        """Return the report of both passes of adaptive overlap, of which ``first`` came before."""
         return replace(self, tiles=self.tiles + first.tiles, seconds=self.seconds + first.seconds)
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Format the report as lines of text."""
         if not (self.slides or self.tiles or self.failures):
             return ["nothing was left to predict here", *self._elsewhere()]
         skipped = sum(slide.skipped for slide in self.slides)
@@ -160,13 +160,13 @@ class InferReport:
         return lines_html(self.lines())
 
     def _elsewhere(self) -> list[str]:
-        """Say how many slides other processes have; nothing where they have none."""
+        """Return a line with the number of slides left to other processes, if there are any."""
         if not self.elsewhere:
             return []
         return [f"{self.elsewhere} slides are left to other processes: see wsi-seg status"]
 
     def _adaptive(self) -> list[str]:
-        """Say how many tiles adaptive overlap skipped; nothing without it."""
+        """Return a line with the number of tiles that adaptive overlap skipped, if it was used."""
         skipped = sum(slide.skipped_by_first_pass for slide in self.slides)
         before = [s.seam_score_first for s in self.slides if s.seam_score_first is not None]
         if not skipped and not before:
@@ -178,7 +178,7 @@ class InferReport:
         ]
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` if slides, or tiles of some, failed; the rest is predicted."""
+        """Raise `BatchError` if slides, or tiles of slides, failed; others are predicted."""
         incomplete = {
             slide.slide: f"predicted except {len(slide.quarantined)} tiles, which are 0; the "
             f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
@@ -189,7 +189,7 @@ class InferReport:
         require_none({**self.failures, **incomplete}, done=len(self.slides) - len(incomplete))
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the report as JSON values."""
         rates = {"tiles_per_second": self.tiles_per_second, "mpx_per_second": self.mpx_per_second}
         more = {"memory": self.memory.to_json(), "batch": self.batch, "device_use": self.device_use}
         return asdict(self) | more | rates

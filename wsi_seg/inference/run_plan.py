@@ -1,4 +1,4 @@
-"""Owns the plan of a whole run: every slide, every member, batch and memory, before any work."""
+"""Owns the plan of a run: plans of all slides and members, batch sizes and memory."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
@@ -16,35 +16,35 @@ from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Silent
 
-# Rows of a strip before the memory plan has its say.
+# Provisional strip height, before memory is planned.
 _STRIP_PX = 1024
 
-# Tiles of a member, as a share of those of its own size, from which on a warning says so.
+# Warn if --tile multiplies the number of tiles by this factor or more.
 _MANY = 4
 
 logger = logging.getLogger(__name__)
 
 Refine = Callable[[PlannedSlide, SlidePlan], SlidePlan]
 
-# Slides that are listed one by one for people.
+# Number of slides and notes to list in text.
 _LISTED = 20
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
-    """What a run will do; plain data that pickles.
+    """What a run will do, as plain, picklable data.
 
     Parameters
     ----------
     slides
-        Of each slide that can be predicted, the plan of each member of the model.
+        For each slide that can be predicted, the plans of all members of the model.
     memory
-        Batch, strips, cache, and what they take; None where no slide can be predicted.
+        Batch, strip and cache sizes, and their memory; None if no slide can be predicted.
     device
-        Where and how networks compute.
+        Device and precision of the networks.
     first
-        With adaptive overlap, tiles of the pass without overlap; ``slides`` then name the most
-        that both passes may predict. None for a fixed overlap.
+        Tiles of the first pass of adaptive overlap; ``slides`` then contain the most tiles that
+        both passes can predict. None for a fixed overlap.
 
     Examples
     --------
@@ -57,16 +57,16 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
 
     @property
     def tiles(self) -> int:
-        """Tiles that will be predicted, of all members."""
+        """Number of tiles to predict, of all members."""
         return _tiles(self.slides)
 
     @property
     def skipped(self) -> int:
-        """Tiles without tissue."""
+        """Number of tiles to skip, of all members."""
         return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
 
     def lines(self) -> list[str]:
-        """Plan as sentences for people."""
+        """Format the plan as lines of text."""
         total = f"{len(self.slides)} slides, {self.tiles} tiles, {self.skipped} of background "
         lines = [f"{total}left out; {self.device.name}, {self.device.precision}"]
         if self.first is not None:
@@ -79,12 +79,12 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
         ]
         if len(rows) > _LISTED:
             lines.append(f"and {len(rows) - _LISTED} more slides")
-        said = dict.fromkeys(note for plans in self.slides for one in plans for note in one.notes)
-        lines += [f"note: {note}" for note in list(said)[:_LISTED]]
+        notes = dict.fromkeys(note for plans in self.slides for one in plans for note in one.notes)
+        lines += [f"note: {note}" for note in list(notes)[:_LISTED]]
         return lines + ([] if self.memory is None else self.memory.lines())
 
     def to_json(self) -> dict[str, object]:
-        """Plan as plain JSON values."""
+        """Return the plan as JSON values."""
         return {
             "tiles": self.tiles,
             "tiles_first": self.first,
@@ -98,12 +98,12 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
 
 
 def options_for(model: Model, options: InferOptions) -> InferOptions:
-    """Options as a model allows them: files of other programs are used as they are.
+    """Return the options for a model; networks exported by other programs run unchanged.
 
     Raises
     ------
     ConfigError
-        If something else was chosen.
+        If options change how such a network runs.
     """
     if not any(member.is_foreign for member in model.members):
         return options
@@ -121,29 +121,29 @@ def plan_inference(
     refine: Refine | None = None,
     unfinished: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
 ) -> RunPlan:
-    """Plan all slides with all members, then what they take in memory; nothing is predicted.
+    """Plan all slides with all members, and their memory, without predicting anything.
 
     Parameters
     ----------
     stores, model, options
-        What is predicted of what, and how.
+        Slides, model and options of the run.
     device
-        Where networks compute; None is here.
+        Device of the networks; None to choose one of this machine.
     refine
-        Changes a slide's plan by the result of an earlier run.
+        Modifies a slide's plan given the result of an earlier pass.
     unfinished
-        Settings of the slides whose output is unfinished, see `output.unfinished_settings`; they
-        keep their strips and batch, and the memory plan is made for that.
+        Settings of slides with unfinished output, see `output.unfinished_settings`; they keep
+        their strips and batch, and memory is planned for these.
 
     Returns
     -------
     RunPlan
-        Its ``failures`` name the slides that cannot be predicted.
+        Its ``failures`` contain the slides that cannot be predicted.
 
     Raises
     ------
     ConfigError
-        If an option is wrong, or ``max_ram`` is too little.
+        If an option is invalid, or ``max_ram`` is too small.
 
     Examples
     --------
@@ -175,7 +175,7 @@ def plan_inference(
 def _plan_slides(
     stores: Sequence[PlannedSlide], model: Model, options: InferOptions, refine: Refine | None
 ) -> tuple[list[tuple[SlidePlan, ...]], dict[str, str]]:
-    """Plan every slide; say of the others why they cannot be predicted."""
+    """Return the plans of slides, and errors of slides that cannot be predicted."""
     named = {store.name: store for store in stores}
     cards = [member.card for member in model.members]
 
@@ -197,14 +197,14 @@ def _tiles(slides: Sequence[Sequence[SlidePlan]]) -> int:
 def _warn_of_many(
     slides: Sequence[Sequence[SlidePlan]], model: Model, options: InferOptions
 ) -> None:
-    """Say where --tile makes the work much more than the model's own tiles would."""
+    """Warn if --tile takes many more tiles than the model's own tile size."""
     if options.tile_px is None or not slides:
         return
     own = max(member.card.tile_px for member in model.members)
     if (own / options.tile_px) ** 2 >= _MANY:
         logger.warning(
-            "%s tiles of %d pixels; as large as the model learned from (%d) there are about %s, "
-            "and each shows more around an object; leave out --tile to take those",
+            "%s tiles of %d pixels; with the %d pixels of training there would be about %s, with "
+            "more context around each object; leave out --tile to use them",
             f"{_tiles(slides):,}",
             options.tile_px,
             own,
@@ -222,7 +222,7 @@ def _plan_memory(
     tiles = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
     batches = unfinished_batches(unfinished, len(model.members))
     if batches is not None and 0 < options.batch < max(batches):
-        batches = None  # it is refused, with the difference named
+        batches = None  # refused later, with a message that names the difference
     fixed = options.batch > 0 or batches is not None
     if batches is None:
         sides = [
@@ -249,7 +249,7 @@ def _plan_memory(
 def unfinished_batches(
     unfinished: Mapping[str, Mapping[str, object]], members: int
 ) -> tuple[int, ...] | None:
-    """Batches of unfinished work; None where nothing is unfinished."""
+    """Return the batch sizes of unfinished slides; None if there are no such slides."""
     for settings in unfinished.values():
         batches = settings.get("batch")
         if isinstance(batches, list) and len(batches) == members:
@@ -258,7 +258,7 @@ def unfinished_batches(
 
 
 def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
-    """Describe one slide: sizes of the finest member, tiles of all."""
+    """Describe one slide: sizes of the finest member, tiles of all members."""
     plan = finest(plans)
     return {
         "slide": plan.slide,

@@ -1,4 +1,4 @@
-"""Owns the settings of a prediction: everything that decides its bytes."""
+"""Owns the settings of a prediction: everything that determines its bytes."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -18,7 +18,7 @@ def settings_of(
     precision: str,
     tuning: Tuning,
 ) -> dict[str, object]:
-    """Everything that decides the bytes of a prediction."""
+    """Return everything that determines the bytes of a prediction, as JSON values."""
     inside = {} if options.inside is None else {"inside": options.inside.description}
     return {
         "checkpoint": model.identity(),
@@ -50,7 +50,7 @@ def settings_of(
 
 
 def measured(store: SlideStore, plans: Sequence[SlidePlan]) -> dict[str, object]:
-    """Tell what each member's changes of grey values and colours have measured of a slide."""
+    """Return the slide statistics that each member's intensity normalization has measured."""
     views = [plan.view for plan in plans if plan.view.intensity.is_on]
     found = [prepared_image(store, view.intensity) for view in views]
     found_in = [image.measured for image in found if isinstance(image, PreparedImage)]
@@ -58,12 +58,12 @@ def measured(store: SlideStore, plans: Sequence[SlidePlan]) -> dict[str, object]
 
 
 def _tiles(plans: Sequence[SlidePlan]) -> str | None:
-    """Name the tiles that an earlier run decided on; None where the grid says all."""
+    """Return a digest of the tiles that a first pass selected; None without a first pass."""
     masks = [plan.keep.tobytes() for plan in plans if plan.first_pass is not None]
     return sha256(b"".join(masks)).hexdigest() if masks else None
 
 
 def _each(rows: Iterable[dict[str, object]]) -> dict[str, object]:
-    """Values of one plan as they are, those of several as lists."""
+    """Return the values of one plan unchanged, those of several plans as lists."""
     found = list(rows)
     return found[0] if len(found) == 1 else {key: [row[key] for row in found] for key in found[0]}

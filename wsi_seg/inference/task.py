@@ -1,4 +1,4 @@
-"""Owns the strips of one slide that a worker produces, as plain data; and writing them in order."""
+"""Owns the task of predicting strips of one slide, and the thread that writes strips in order."""
 
 from collections import deque
 from collections.abc import Callable
@@ -18,22 +18,22 @@ from wsi_seg.reading.readable import Readable
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StripTask:
-    """Strips of one slide that one worker produces; plain data that travels to other processes.
+    """Strips of one slide for one worker, as plain, picklable data.
 
     Parameters
     ----------
     store
-        What to read.
+        Slide to read.
     plans
-        What each member of the model predicts of it.
+        Plan of each member of the model.
     target
-        Unfinished group whose metadata exist.
+        Unfinished group to write to; its metadata already exist.
     strips
         Indices of the strips.
     save
-        What is written.
+        Arrays to write.
     mode
-        Of the classes, see `ClassTable`.
+        Mode of the classes, see `ClassTable`.
     """
 
     store: PlannedSlide
@@ -45,23 +45,23 @@ class StripTask:
 
     @property
     def plan(self) -> SlidePlan:
-        """Plan whose grid the output has."""
+        """The plan that defines the grid of the output."""
         return finest(self.plans)
 
     @property
     def tiles(self) -> int:
-        """Number of tiles that the strips need, of all members."""
+        """Number of tiles to predict, of all members."""
         return sum(plan.tiles_in(self.strips_of(plan)) for plan in self.plans)
 
     @property
     def pixels(self) -> int:
-        """Pixels of the strips."""
+        """Number of output pixels of the strips."""
         bounds = [self.plan.strips[index] for index in self.strips]
         return sum(y_end - y for y, y_end in bounds) * self.plan.extent.width
 
     @property
     def wanted(self) -> Wanted:
-        """What is made of rows on the device; what is not is made by `StripSaver`."""
+        """Arrays to compute on the device; `StripSaver` computes the others."""
         if self.plan.native is not None or self.plan.first_pass is not None:
             return Wanted()
         planes = self.mode == "overlapping"
@@ -73,7 +73,7 @@ class StripTask:
         )
 
     def saver(self) -> StripSaver:
-        """Make what writes the strips, from top to bottom."""
+        """Return an object that writes the strips, from top to bottom."""
         return StripSaver(self.target, self.plan, self.save, mode=self.mode)
 
     def job(
@@ -83,13 +83,13 @@ class StripTask:
         wanted: Wanted,
         quarantined: list[Quarantined],
     ) -> Job:
-        """Work of one member for the stream: the strips of its plan that are under ours."""
+        """Return the stream job of one member: its strips that this task's strips need."""
         plan = self.plans[member]
         image: Readable = plan.view.image(self.store)
         return Job(plan, image, self.strips_of(plan), sinks, wanted, quarantined)
 
     def strips_of(self, plan: SlidePlan) -> frozenset[int]:
-        """Find the strips of a member's plan that are under ours."""
+        """Return the strips of a member's plan that this task's strips need."""
         own = self.plan
         if plan.extent == own.extent:
             return self.strips
@@ -102,7 +102,7 @@ class StripTask:
 
 
 class StripWriter:
-    """One thread that writes strips in order while the model continues; it keeps errors."""
+    """Writes strips in order in a background thread; `submit` and `drain` re-raise its errors."""
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")
@@ -119,12 +119,12 @@ class StripWriter:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def drain(self, *, but: int = 0) -> None:
-        """Wait until all is written, but for so many at the end; raise what went wrong."""
+        """Wait until all but the last ``but`` submitted writes are done; raise their errors."""
         while len(self._waiting) > but:
             self._waiting.popleft().result()
 
     def submit(self, write: Callable[[], None]) -> None:
-        """Write soon; how much may wait is bounded by the memory of strips."""
+        """Queue a write; the memory budget of strips bounds the queue."""
         self._waiting.append(self._pool.submit(write))
         while self._waiting[0].done():
             self._waiting.popleft().result()

@@ -1,4 +1,4 @@
-"""Owns copies between host and device: pinned buffers, streams of their own, and memory limits."""
+"""Owns copies between host and device: pinned buffers, CUDA streams, and memory budgets."""
 
 import threading
 from collections.abc import Callable
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 
 class Transfers:
-    """Copies that overlap with computing; on a CPU, which has one memory, there are hardly any.
+    """Copies that overlap with computation on CUDA; on a CPU, uploads are not copied.
 
     Parameters
     ----------
     device
-        Where networks compute.
+        Device of the networks.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -25,11 +25,11 @@ class Transfers:
         self._down = _stream(device)
 
     def buffer(self, *shape: int) -> torch.Tensor:
-        """Uint8 host memory that the device can copy from and to, not initialised."""
+        """Return an uninitialized uint8 tensor in host memory, pinned with CUDA."""
         return torch.empty(shape, dtype=torch.uint8, pin_memory=self._cuda)
 
     def upload(self, host: torch.Tensor) -> torch.Tensor:
-        """Copy of a host buffer on the device, ready for whatever is computed next."""
+        """Copy a host buffer to the device; later work on the current stream waits for it."""
         if self._up is None:
             return host
         with torch.cuda.stream(self._up):
@@ -40,7 +40,7 @@ class Transfers:
         return copied
 
     def download(self, source: torch.Tensor, host: torch.Tensor) -> None:
-        """Copy what was computed to a host buffer; `finished` says when it is there."""
+        """Start to copy a device tensor to a host buffer; `finished` waits for the copy."""
         if self._down is None:
             host.copy_(source)
             return
@@ -50,7 +50,7 @@ class Transfers:
         source.record_stream(self._down)
 
     def finished(self) -> Callable[[], None]:
-        """Return what waits, in any thread, until all downloads so far have arrived."""
+        """Return a function that waits for all downloads so far; callable in any thread."""
         if self._down is None:
             return _at_once
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ class Transfers:
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream | None:
-    """Queue of copies of its own; None where there is no other memory to copy to."""
+    """Create a CUDA stream for copies; None on other devices."""
     if device.type != "cuda":
         return None
     stream: torch.cuda.Stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
@@ -67,11 +67,11 @@ def _stream(device: torch.device) -> torch.cuda.Stream | None:
 
 
 def _at_once() -> None:
-    """Return at once: there is nothing to wait for."""
+    """Return immediately: copies on a CPU are synchronous."""
 
 
 def copy_to_device(values: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """Copy small values to the device, without waiting for its computations."""
+    """Copy small arrays to the device without synchronizing with it."""
     host = torch.from_numpy(values)
     if device.type != "cuda":
         return host.to(device)
@@ -79,14 +79,14 @@ def copy_to_device(values: NDArray[np.generic], device: torch.device) -> torch.T
 
 
 class Budget:
-    """Bytes that may be in use at a time; who needs more waits until others give some back.
+    """A limit for bytes in use at a time; threads wait until enough are released.
 
     Parameters
     ----------
     limit
-        Bytes, None for no limit; something larger is let through alone.
+        Limit in bytes, None for no limit; a larger request is granted if nothing else is in use.
     waiting
-        Entered while `take` waits.
+        Context manager to enter while `take` waits.
     """
 
     def __init__(
@@ -99,21 +99,21 @@ class Budget:
         self._changed = threading.Condition()
 
     def take(self, count: int) -> None:
-        """Wait until so many bytes are free, and use them."""
+        """Acquire bytes, waiting until they are free."""
         if not self.try_take(count):
             with self._waiting(), self._changed:
                 self._changed.wait_for(lambda: self._fits(count))
                 self._used += count
 
     def try_take(self, count: int) -> bool:
-        """Use so many bytes if they are free now."""
+        """Acquire bytes if they are free now; return whether they were."""
         with self._changed:
             fits = self._fits(count)
             self._used += count if fits else 0
             return fits
 
     def give(self, count: int) -> None:
-        """Give bytes back."""
+        """Release bytes."""
         with self._changed:
             self._used -= count
             self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""Owns wait times of a run: for the device, for reading and for writing, as shares of the time."""
+"""Owns the wait times of a run: computing, and waiting for reads and writes, as shares of time."""
 
 import time
 from collections.abc import Iterator
@@ -8,14 +8,14 @@ from wsi_seg.predict.device import DeviceTimer
 
 
 class WaitTimes:
-    """Sums the seconds that the thread that feeds a device waits, and those the device computes.
+    """Measures how long the thread that feeds a device waits, and how long the device computes.
 
     Parameters
     ----------
     timer
-        Of the device.
+        Timer of the device.
     px_per_tile
-        Pixels of the output that a tile brings on average.
+        Mean number of output pixels per tile.
     """
 
     def __init__(self, timer: DeviceTimer, *, px_per_tile: float = 0.0) -> None:
@@ -45,7 +45,7 @@ class WaitTimes:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Time waiting until finished strips are written; that is no work of the device."""
+        """Time waiting for finished strips to be written, which does not count as device time."""
         began, timing = time.perf_counter(), self._timing
         if timing:
             self._timer.__exit__()
@@ -57,9 +57,9 @@ class WaitTimes:
                 self._timer.__enter__()
 
     def shares(self) -> dict[str, float]:
-        """Share of the time so far that the device computed, and that was waited for each part.
+        """Return the shares of time so far of device work, and of waiting for reads and writes.
 
-        What the device has not finished yet does not count.
+        Unfinished work of the device does not count.
         """
         seconds = max(time.perf_counter() - self._began, 1e-9)
         return {
@@ -69,7 +69,7 @@ class WaitTimes:
         }
 
     def summary(self, tiles: int) -> str:
-        """Rate and shares as a short text after more tiles; measured again once a second."""
+        """Add tiles, and return the rate and shares as text, updated once a second."""
         self._tiles += tiles
         now = time.perf_counter()
         if now - self._last_summary[0] > 1:
@@ -79,7 +79,7 @@ class WaitTimes:
 
 
 def describe_shares(shares: dict[str, float]) -> str:
-    """``device 97 %``, and what is waited for where that takes a noticeable share.
+    """Format the share of the device, and of waits of at least 2 %.
 
     Examples
     --------
