@@ -1,6 +1,6 @@
-"""Looks at a machine and says what works, what lacks, and what ``infer`` would choose.
+"""Checks a machine: what works, what is missing, and what ``infer`` would choose.
 
-It reads and tries; it changes nothing, but for a hidden folder that it removes again.
+Nothing is changed, except for a hidden temporary folder.
 
 Examples
 --------
@@ -17,32 +17,32 @@ from wsi_seg.doctor.finding import Examination, Finding, Verdict
 from wsi_seg.doctor.folder import examine_folder
 from wsi_seg.doctor.software import (
     BROKEN,
+    error_line,
     examine_extras,
     examine_libraries,
     requirements,
-    said,
 )
 
 __all__ = ["Examination", "Finding", "Verdict", "examine"]
 
 
 def examine(folder: Path) -> Examination:
-    """Look at software, machine, decoders and a folder.
+    """Check software, machine, decoders and a folder.
 
     Parameters
     ----------
     folder
-        Where stores, runs and predictions are or shall be.
+        Folder of stores, runs and predictions; need not exist.
 
     Returns
     -------
     Examination
-        Its `Examination.works` is False if something needed does not work.
+        Its `Examination.works` is False if something required does not work.
     """
     required = requirements()
     with ThreadPoolExecutor(1) as pool:
         waited_for = pool.submit(lambda: tuple(examine_folder(folder)))
-        # The disk is tried while torch is imported, which takes seconds.
+        # The disk is tested while torch is imported, which takes seconds.
         return Examination(
             {
                 "Software": (*examine_libraries(required), *examine_extras(required)),
@@ -55,11 +55,12 @@ def examine(folder: Path) -> Examination:
 
 
 def _part(name: str, look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """Give what is found, up to where a library cannot be loaded that looking needs."""
+    """Yield findings until one needs a library that cannot be loaded."""
     try:
         yield from look()
     except BROKEN as error:
-        yield Finding(name, f"cannot be looked at: {said(error)}", "bad", "see the library above")
+        value = f"cannot be checked: {error_line(error)}"
+        yield Finding(name, value, "bad", "see the library above")
 
 
 def _machine() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Owns saying what ``infer`` would choose on this machine, and why."""
+"""Owns the report of what ``infer`` would choose on this machine, and why."""
 
 from collections.abc import Iterator
 
@@ -11,12 +11,12 @@ from wsi_seg.predict.batch import batch_for
 from wsi_seg.predict.compiling import missing_compiler
 from wsi_seg.predict.device import Device
 
-# Side of the tile that batches are named for, in pixels.
+# Side of the tile for which to report the batch size.
 _TILE_PX = 512
 
 
 def examine_choices() -> Iterator[Finding]:
-    """Say which device, precision, batch, compilation and readers ``auto`` stands for."""
+    """Report the device, precision, batch size, compilation and readers that ``auto`` chooses."""
     try:
         device = Device.here("auto", "auto")
     except (ConfigError, RuntimeError) as error:

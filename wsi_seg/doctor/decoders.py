@@ -1,4 +1,4 @@
-"""Owns trying the decoders of slides on tiny pictures."""
+"""Owns tests of the slide decoders on a tiny image."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from wsi_seg.doctor.finding import Finding
 
 type Pixels = NDArray[np.uint8]
 
-# Name for people, name in imagecodecs, and by how much a pixel may differ at most.
+# Title, name in imagecodecs, and largest allowed difference of a pixel, of 255.
 _CODECS = (
     ("JPEG", "jpeg8", 8),
     ("JPEG 2000", "jpeg2k", 0),
@@ -29,12 +29,12 @@ _CODECS = (
 
 
 def examine_decoders() -> Iterator[Finding]:
-    """Encode and decode a picture of 32 pixels a side with each codec, and read one by OpenSlide.
+    """Encode and decode a 32 x 32 image with each codec, and read one with OpenSlide.
 
     Yields
     ------
     Finding
-        All codecs that work in one, and those that do not one by one.
+        One for each codec that does not work, and one for all others.
     """
     picture = _picture()
     works = []
@@ -51,33 +51,33 @@ def examine_decoders() -> Iterator[Finding]:
 
 
 def _picture() -> Pixels:
-    """Smooth picture ``(32, 32, 3)``, which lossy codecs keep well."""
+    """Smooth image, ``(32, 32, 3)`` uint8, which lossy codecs change little."""
     ramp = np.linspace(20, 230, 32)
     planes = (ramp[:, None] + 0 * ramp, ramp + 0 * ramp[:, None], (ramp[:, None] + ramp) / 2)
     return np.stack(planes, axis=2).astype(np.uint8)
 
 
 def _wrong(codec: str, picture: Pixels, most: int) -> str:
-    """Say how a codec fails; nothing if it gives the picture back."""
+    """Return how a codec fails; empty if it reproduces the image."""
     try:
         encode: Callable[[Pixels], bytes] = getattr(imagecodecs, f"{codec}_encode")
         decode: Callable[[bytes], object] = getattr(imagecodecs, f"{codec}_decode")
         found = decode(encode(picture))
     except (RuntimeError, ImportError, ValueError, AttributeError) as error:
         return f"does not work: {error}"
-    # Codecs of bytes give bytes back.
+    # Codecs of bytes return bytes.
     flat = np.frombuffer(found, np.uint8) if isinstance(found, bytes) else np.asarray(found)
     if flat.size != picture.size:
-        return f"gives {flat.size} values back, expected {picture.size}"
+        return f"returns {flat.size} values, expected {picture.size}"
     error_of = np.abs(flat.reshape(picture.shape).astype(int) - picture).max()
-    return "" if error_of <= most else f"gives pixels back that differ by up to {error_of}"
+    return "" if error_of <= most else f"changes pixels by up to {error_of}, expected {most}"
 
 
 def _openslide(picture: Pixels) -> Finding:
-    """Read a tiled TIFF through OpenSlide."""
+    """Read a tiled TIFF with OpenSlide."""
     try:
         import openslide
-    except (ImportError, OSError) as error:  # its library is absent, or of another machine
+    except (ImportError, OSError) as error:  # its library is missing, or for another platform
         advice = "run: pip install 'wsi-seg[openslide]'"
         return Finding("OpenSlide", f"cannot be loaded: {error}", "note", advice)
     with tempfile.TemporaryDirectory() as folder:
@@ -89,5 +89,5 @@ def _openslide(picture: Pixels) -> Finding:
         except openslide.OpenSlideError as error:
             return Finding("OpenSlide", f"cannot read a tiny TIFF: {error}", "bad")
     if not np.array_equal(found, picture):
-        return Finding("OpenSlide", "reads other pixels than a tiny TIFF has", "bad")
+        return Finding("OpenSlide", "reads wrong pixels from a tiny TIFF", "bad")
     return Finding("OpenSlide", str(openslide.__library_version__))

@@ -1,4 +1,4 @@
-"""Owns what an examination finds, and how it is shown in 80 columns."""
+"""Owns the findings of an examination, and their text in 80 columns."""
 
 import textwrap
 from collections.abc import Mapping
@@ -7,27 +7,27 @@ from typing import Literal
 
 _COLUMNS = 80
 
-# ``bad``: something needed does not work; ``note``: something optional is absent, or slow.
+# ``bad``: something required does not work; ``note``: something optional is missing or slow.
 Verdict = Literal["ok", "note", "bad"]
 
-# How verdicts are marked where text is not for a terminal.
+# Marks of verdicts in plain text.
 WORDS: Mapping[Verdict, str] = {"ok": "ok  ", "note": "note", "bad": "BAD "}
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """Result of one check.
 
     Parameters
     ----------
     name
-        What it is.
+        What was checked.
     value
         What was found.
     verdict
         Whether it works.
     advice
-        What follows from it, and what to do.
+        Consequence, and what to do.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Finding:
     advice: str = ""
 
     def lines(self, mark: str) -> list[str]:
-        """Give it as lines of at most 80 columns, the first one behind a mark."""
+        """Format the finding as lines of at most 80 columns, the first one with a mark."""
         text = f"{self.name}: {self.value}"
         if self.advice:
             text += f"; {self.advice}"
-        # The mark's width is not its length: it may have the codes of a colour.
+        # A mark can contain colour codes, so its length is not its width.
         wrapped = textwrap.wrap(text, _COLUMNS - 7, subsequent_indent="  ", break_on_hyphens=False)
         return [f"  {mark} {wrapped[0]}", *(f"       {line}" for line in wrapped[1:])]
 
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """What was found of this machine.
+    """Findings about this machine.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ class Examination:
 
     @property
     def works(self) -> bool:
-        """Whether all that is needed works."""
+        """Whether everything required works."""
         return not self._named("bad")
 
     def _named(self, verdict: Verdict) -> list[str]:
@@ -67,12 +67,12 @@ class Examination:
         return [found.name for part in parts for found in part if found.verdict == verdict]
 
     def lines(self, marks: Mapping[Verdict, str] = WORDS) -> list[str]:
-        """Give findings for people, under their headings.
+        """Format findings under their headings as lines of text.
 
         Parameters
         ----------
         marks
-            How each verdict is marked; four columns wide.
+            Mark of each verdict, four columns wide.
         """
         lines = []
         for heading, part in self.parts.items():
@@ -86,6 +86,6 @@ class Examination:
         return lines + textwrap.wrap(end, _COLUMNS)
 
     def to_json(self) -> dict[str, object]:
-        """Give findings as plain JSON values."""
+        """Return the findings as JSON values."""
         parts = {name: [asdict(found) for found in part] for name, part in self.parts.items()}
         return {"works": self.works, "parts": parts}

@@ -1,4 +1,4 @@
-"""Owns looking at GPUs and their driver, as torch sees them."""
+"""Owns checks of GPUs and their driver, as torch sees them."""
 
 import os
 import re
@@ -14,7 +14,7 @@ _DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def examine_gpus() -> Iterator[Finding]:
-    """Look at the driver and at each GPU that torch can use."""
+    """Check the driver, and each GPU that torch can use."""
     driver = _driver(_DRIVER)
     if not torch.cuda.is_available():
         if driver is None:
@@ -38,21 +38,21 @@ def examine_gpus() -> Iterator[Finding]:
 
 
 def _gpu(number: int, driver: str) -> Finding:
-    """Look at one GPU, and compute something on it."""
+    """Check one GPU by computing something on it."""
     name = f"GPU cuda:{number}"
     try:
         free, total = torch.cuda.mem_get_info(number)
         torch.ones(8, device=f"cuda:{number}").sum().item()
     except RuntimeError as error:
-        said = str(error).partition("\n")[0]
-        return Finding(name, said, "bad", "expected it to add eight numbers; see --device cpu")
+        line = str(error).partition("\n")[0]
+        return Finding(name, line, "bad", "expected it to add eight numbers; see --device cpu")
     model = torch.cuda.get_device_name(number)
     memory = f"{free / _GB:.1f} of {total / _GB:.1f} GB free"
     return Finding(name, f"{model}, {memory}, driver {driver}, CUDA {torch.version.cuda}")
 
 
 def _driver(file: Path) -> str | None:
-    """Version of the kernel's NVIDIA driver; None if there is none."""
+    """Version of the NVIDIA kernel driver; None if it is not loaded."""
     try:
         found = re.search(r"\s(\d+\.\d+(?:\.\d+)?)\s", file.read_text())
     except OSError:

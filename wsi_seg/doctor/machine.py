@@ -1,4 +1,4 @@
-"""Owns looking at processor and memory, as this process may use them."""
+"""Owns checks of the processor and memory that are available to this process."""
 
 import os
 import platform
@@ -14,15 +14,15 @@ from wsi_seg.doctor.finding import Finding
 _GB = 10**9
 _PROCESSOR = Path("/proc/cpuinfo")
 
-# Least memory that a command should find free; tiling and small networks stay below it.
-_LITTLE = 4 * _GB
+# Free memory that suffices for tiling and small networks.
+_ENOUGH = 4 * _GB
 
-# What networks compute faster with, by the flags of Linux.
+# Processor features that make networks faster, with their flags in Linux.
 _FEATURES = {"AVX2": "avx2", "AVX-512": "avx512f", "AVX-512 BF16": "avx512_bf16", "AMX": "amx_bf16"}
 
 
 def examine_machine() -> Iterator[Finding]:
-    """Look at cores, processor and memory."""
+    """Check cores, processor and memory."""
     yield _cores()
     yield _processor(_PROCESSOR)
     yield _memory()
@@ -35,7 +35,7 @@ def _cores() -> Finding:
 
 
 def _processor(info: Path) -> Finding:
-    """Find what the processor has for networks, in Linux's list of its flags."""
+    """Check which features for networks the processor has, from its flags in Linux."""
     try:
         text = info.read_text()
     except OSError:  # not Linux
@@ -54,6 +54,6 @@ def _memory() -> Finding:
     value = f"{seen.total / _GB:.1f} GB, {free / _GB:.1f} GB free"
     if limit is not None and limit < seen.total:
         value += f"; the limit of the container is {limit / _GB:.1f} GB"
-    if free >= _LITTLE:
+    if free >= _ENOUGH:
         return Finding("memory", value)
     return Finding("memory", value, "note", "infer --max-ram keeps to less")

@@ -1,4 +1,4 @@
-"""Owns looking at what is installed: Python, libraries, and what each extra brings."""
+"""Owns checks of installed software: Python, libraries, and the libraries of extras."""
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 
 from wsi_seg.doctor.finding import Finding
 
-# What works with each extra alone.
+# What each extra is for.
 PURPOSES: Mapping[str, str] = {
     "dicom": "DICOM slides in, DICOM segmentations out",
     "onnx": "networks in ONNX files, in and out",
@@ -24,10 +24,10 @@ PURPOSES: Mapping[str, str] = {
     "volume": "CT volumes: mhd, nii, nrrd",
 }
 
-# Libraries that are listed one by one; of others only their number.
+# Libraries to list by name; others are only counted.
 _NAMED = ("torch", "zarr", "dask", "imagecodecs", "tifffile", "numpy")
 
-# Libraries with compiled parts, which may be installed and still not load, and their modules.
+# Modules of libraries with compiled parts, which can fail to load although they are installed.
 COMPILED: Mapping[str, str] = {
     "imagecodecs": "imagecodecs",
     "numcodecs": "numcodecs",
@@ -42,12 +42,12 @@ COMPILED: Mapping[str, str] = {
     "torch": "torch",
 }
 
-# What importing such a library may raise: a part is absent, or made for another version.
+# Errors of importing such a library, if a part is missing or was built for another version.
 BROKEN = (ImportError, OSError, RuntimeError, AttributeError, ValueError)
 
 
 def requirements() -> list[str]:
-    """List what the installed package requires; nothing where it is not installed."""
+    """Return the requirements of the installed package; empty if it is not installed."""
     try:
         return requires("wsi-seg") or []
     except PackageNotFoundError:
@@ -55,7 +55,7 @@ def requirements() -> list[str]:
 
 
 def examine_libraries(required: Sequence[str]) -> Iterator[Finding]:
-    """Compare libraries that every command needs with what is installed.
+    """Check the installed versions of libraries that every command needs.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def examine_libraries(required: Sequence[str]) -> Iterator[Finding]:
     Yields
     ------
     Finding
-        Python, the best known libraries, all that lack or are too old, and the number of others.
+        Python, the main libraries, all that are missing or too old, and the number of others.
     """
     yield Finding("Python", platform.python_version())
     needed = [one for one in map(Requirement, required) if _applies(one, "")]
@@ -90,7 +90,7 @@ def examine_libraries(required: Sequence[str]) -> Iterator[Finding]:
 
 
 def examine_extras(required: Sequence[str]) -> Iterator[Finding]:
-    """Say of each extra whether it is installed, and what does not work without it.
+    """Report for each extra whether it is installed, and what does not work without it.
 
     Parameters
     ----------
@@ -108,20 +108,20 @@ def examine_extras(required: Sequence[str]) -> Iterator[Finding]:
             yield Finding(f"extra {extra}", ", ".join(f"{o.name} {version(o.name)}" for o in found))
 
 
-def said(error: BaseException) -> str:
-    """Give the first line of an error that says something."""
+def error_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty, or its type."""
     lines = [line.strip() for line in str(error).splitlines()]
     return next(filter(None, lines), type(error).__name__)
 
 
 def _unloadable(name: str) -> str:
-    """Say why a library with compiled parts cannot be loaded; nothing for all others."""
+    """Return why a library with compiled parts cannot be loaded; empty for others."""
     if name not in COMPILED:
         return ""
     try:
         import_module(COMPILED[name])
     except BROKEN as error:
-        return f"{version(name)} cannot be loaded: {said(error)}"
+        return f"{version(name)} cannot be loaded: {error_line(error)}"
     return ""
 
 
@@ -130,7 +130,7 @@ def _applies(one: Requirement, extra: str) -> bool:
 
 
 def _wrong(one: Requirement) -> str:
-    """Say what is wrong with a library; nothing if it fits."""
+    """Return what is wrong with a library; empty if its version is allowed."""
     try:
         found = version(one.name)
     except PackageNotFoundError:
