@@ -179,6 +179,6 @@ def test_the_svs_is_copied_verbatim(tmp_path):
     ],
 )
 def test_only_what_is_listed_passes(attributes):
-    with pytest.raises(StoreError, match="must not enter stores"):
+    with pytest.raises(StoreError, match="must not contain metadata"):
         require_allowed(attributes)
     require_allowed({"kind": "slide", "source": {"name": "a.svs"}, "reader": "svs", "mpp": None})

@@ -1,4 +1,4 @@
-"""Owns the description of a slide, and of what tiling would do with it, before doing it."""
+"""Owns the description of slide files, and of the stores that tiling would make of them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from wsi_seg.slides import Slide, find_slides, open_slide, source_bytes
 
 @dataclass(frozen=True, slots=True)
 class LevelDescription:
-    """One level of the store that tiling would make."""
+    """One level of the store that tiling would make; sizes are in pixels."""
 
     height: int
     width: int
@@ -25,7 +25,10 @@ class LevelDescription:
 
 @dataclass(frozen=True, slots=True)
 class SlideDescription:
-    """What one file is."""
+    """Description of one slide file.
+
+    ``mpp`` is micrometres per pixel of level 0, None if unknown; ``nbytes`` the size of the file.
+    """
 
     path: Path
     name: str
@@ -53,31 +56,31 @@ class SlideDescription:
 
 @dataclass(frozen=True, slots=True)
 class InfoReport(SlidesReport[SlideDescription]):
-    """What some files are; ``failures`` says by its path why each other cannot be read."""
+    """Descriptions of slide files; ``failures`` maps paths of unreadable files to reasons."""
 
     def lines(self) -> list[str]:
-        """Describe each slide in sentences for people."""
+        """Format the description of each slide as text."""
         return [str(slide) for slide in self.slides]
 
 
 def describe_slides(
     paths: Sequence[Path], *, mpp: float | None = None, scene: str | None = None
 ) -> InfoReport:
-    """Describe slide files, and those in folders.
+    """Describe slide files, and the slides in folders.
 
     Parameters
     ----------
     paths
-        Slide files, and folders that are searched for them.
+        Slide files, and folders to search for them.
     mpp
-        Micrometres per pixel that replace what the files say.
+        Micrometres per pixel of level 0, instead of those of the files.
     scene
-        Number or name of the image to take from files with several.
+        Number (from 1) or name of the image in files with several.
 
     Raises
     ------
     SlideError
-        If there is no slide, or the only one cannot be read.
+        If there are no slides, or the only one cannot be read.
     """
     files = find_slides(list(paths))
     found, failures = [], {}

@@ -1,4 +1,4 @@
-"""Owns which slides a run takes, and how they are called in the collection."""
+"""Owns the selection of slides to tile, and their names in the collection."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,21 +18,21 @@ from wsi_seg.store.names import METADATA
 
 @dataclass(frozen=True, slots=True)
 class NamedSlides:
-    """Slides with their names, and those that have the same name as another.
+    """Slides with their names, and errors of slides whose names cannot be used.
 
     Parameters
     ----------
     names
         Name of each slide.
     clashes
-        Why slides are left out, by the names that they would have.
+        Why slides are skipped, by the names that they would have.
     mpp
-        Micrometres per pixel at level 0 in place of what the files say, by name; empty for none.
+        Micrometres per pixel of level 0 instead of those of the files, by name; can be empty.
     inside
-        Part of each slide that is wanted, given by polygons or a box; None for all of it.
+        Part of each slide to tile, given by polygons or a box; None for the whole slide.
     shard
-        Which share of the slides this process takes, balanced by the bytes of the files; then it
-        takes what those have left that were killed. None takes all.
+        Share of the slides for this process, balanced by file size; it then continues the work of
+        stopped processes. None takes all slides.
     """
 
     names: Mapping[Path, str]
@@ -50,19 +50,19 @@ def name_slides(
     Parameters
     ----------
     paths
-        Slide files, and folders that are searched for them.
+        Slide files, and folders to search for them.
     by
-        ``stem`` names a slide by its file alone; ``path`` puts the folders below the searched one
-        before that, or the file's own folder if the file is named itself: ``b/s.tif`` is ``b_s``.
+        ``stem`` names a slide by its file name; ``path`` prepends the folders below the searched
+        one, or the parent folder of a file given by itself: ``b/s.tif`` is ``b_s``.
     only
-        Which of them are wanted, by name, and their mpp where its table says it; None for all.
+        Selection of slides by name, with their mpp if its table has it; None for all.
 
     Raises
     ------
     SlideError
-        If there is no slide.
+        If there are no slides.
     ConfigError
-        If those that are wanted are not there.
+        If selected slides do not exist.
     """
     found = search_slides([place(path) for path in paths])
     log_skipped(found)
@@ -80,19 +80,19 @@ def name_slides(
             )
         elif len(slides) > 1:
             listed = " and ".join(map(str, slides))
-            tell = "--names path tells them apart by their folders"
+            advice = "use --names path to include their folders" if by == "stem" else "rename one"
             clashes[name] = SlideError(
-                f"got {_count(len(slides))} slides named {name!r}: {listed}; "
-                f"{tell if by == 'stem' else 'rename one'}"
+                f"got {_count(len(slides))} slides named {name!r}: {listed}; {advice}"
             )
         else:
             names[slides[0]] = name
-    said = {} if only is None else {name: only.mpp(name) for name in names.values()}
-    return NamedSlides(names, clashes, {name: mpp for name, mpp in said.items() if mpp is not None})
+    stated = {} if only is None else {name: only.mpp(name) for name in names.values()}
+    known = {name: mpp for name, mpp in stated.items() if mpp is not None}
+    return NamedSlides(names, clashes, known)
 
 
 def _is_text(name: str) -> bool:
-    """Whether a name can be written into metadata: names of files may be any bytes."""
+    """Whether a name is valid Unicode; file names can be arbitrary bytes."""
     return not any("\ud800" <= character <= "\udfff" for character in name)
 
 

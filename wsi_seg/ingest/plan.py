@@ -1,4 +1,4 @@
-"""Owns what tiling will do with each level of a slide, and why; made before any work."""
+"""Owns the plan of tiling: what to do with each level of a slide, and why."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from wsi_seg.store.cache import shared_pool
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, strip_layout
 
-# Of the level computed right below copied JPEG: within one of 255 of the mean, on average.
+# JPEG quality of the level computed from copied JPEG: its mean error is below 1 of 255.
 _NEXT_QUALITY = 97
 
 
 @dataclass(frozen=True, slots=True)
 class Codec:
-    """How levels are to be encoded.
+    """How to encode levels.
 
     Parameters
     ----------
     name
-        ``auto`` copies streams where it can and takes zstd elsewhere, but JPEG for levels computed
-        below copied JPEG; ``verbatim`` insists on copies for every level the slide has; the others
-        recode all levels.
+        ``auto`` copies streams if possible and otherwise encodes zstd, or JPEG for levels computed
+        from copied JPEG; ``verbatim`` requires copies of every level of the slide; others recode
+        all levels.
     quality
-        Of JPEG that we encode, 1 to 100.
+        JPEG quality of recoded levels, 1 to 100.
     distance
-        Of ``jpegxl``, 0 (lossless) to 15; 1 looks the same to most eyes.
+        JPEG XL distance, 0 (lossless) to 15; 1 is visually lossless.
 
     Raises
     ------
@@ -68,20 +68,20 @@ AUTO = Codec()
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LevelPlan:
-    """What happens to one level.
+    """How to make one level of a store.
 
     Parameters
     ----------
     level
-        Pyramid index in the store; the slide's own where it has that level.
+        Index of the level in the store; that of the slide if it has the level.
     layout
-        How it is stored.
+        Layout in the store.
     streams
-        Streams to copy, or None if pixels are recoded or computed.
+        Streams to copy; None if pixels are recoded or computed.
     computed
-        Whether it is computed from the level above, because the slide lacks it.
+        Whether the level is computed from the finer one, because the slide does not have it.
     reason
-        Why it is not copied; empty if it is.
+        Why the level is not copied; empty if it is.
     """
 
     level: int
@@ -92,7 +92,7 @@ class LevelPlan:
 
     @property
     def encoding(self) -> str:
-        """Word for it: ``verbatim jpeg``, ``zstd``, or ``computed``."""
+        """Short description: ``verbatim jpeg``, ``zstd``, or ``computed``."""
         if self.computed:
             return "computed"
         kind = self.layout.encoding.kind
@@ -111,17 +111,17 @@ def plan_levels(slide: Slide, codec: Codec = AUTO) -> tuple[LevelPlan, ...]:
     slide
         The slide.
     codec
-        How they are to be encoded.
+        How to encode levels.
 
     Raises
     ------
     UnsupportedSlideError
-        If ``verbatim`` is asked for and a level's streams cannot be copied.
+        If the codec is ``verbatim``, and the streams of a level cannot be copied.
     """
     levels = range(len(slide.pyramid.extents))
     own = list(shared_pool().map(partial(_plan, slide, codec), levels))
     below_jpeg = own[-1].streams is not None and own[-1].streams.kind == "jpeg"
-    if codec.name == "auto" and below_jpeg:  # without loss they would outgrow the slide
+    if codec.name == "auto" and below_jpeg:  # lossless levels would be larger than the slide
         finest, coarser = (Encoding("jpeg", loss=loss) for loss in (_NEXT_QUALITY, codec.quality))
         return (*own, *_computed(slide, finest, coarser))
     return (*own, *_computed(slide, codec.encoding, codec.encoding))
@@ -148,7 +148,7 @@ def _plan(slide: Slide, codec: Codec, level: int) -> LevelPlan:
 
 
 def _computed(slide: Slide, finest: Encoding, coarser: Encoding) -> Sequence[LevelPlan]:
-    """Levels that the slide lacks; the finest of them is what networks most often look at."""
+    """Plan levels that the slide does not have; networks most often read the finest of them."""
     own = len(slide.pyramid.extents)
     extents = extend_pyramid(slide.pyramid.extents)
     return [

@@ -1,8 +1,8 @@
-"""Owns what may enter a store from a slide's file, besides pixels: this list and nothing else.
+"""Owns the list of metadata of a slide file that a store may contain.
 
-Never: label and overview pictures, names, dates, serial numbers, free text. The names of files
-and folders do enter, because stores are called by them; who names files after patients renames
-them first. Comments inside of copied streams are cut out, see `wsi_seg.codestreams.metadata`.
+Label and overview images, names, dates, serial numbers and free text are never stored. File and
+folder names are, because stores are named after them: rename files that are named after patients.
+Comments in copied streams are removed, see `wsi_seg.codestreams.metadata`.
 """
 
 import re
@@ -12,21 +12,21 @@ from wsi_seg.errors import StoreError
 
 ALLOWED = frozenset(
     {
-        "kind",  # of group: "slide"
-        "codec",  # as asked for
+        "kind",  # "slide"
+        "codec",  # set by the user
         "mpp",
-        "window",  # two numbers, as asked for
+        "window",  # two numbers, set by the user
         "scene",  # a number
-        "icc",  # cannot be turned back
-        "inside",  # a box or the name of a file, as asked for
+        "icc",  # a hash
+        "inside",  # a box or a file name, set by the user
         "slice_mm",
-        "mpp_source",  # a word of ours, such as "aperio"
-        "reader",  # a word of ours or of a library, such as "svs"
-        "source.name",  # of the file, without its folder
+        "mpp_source",  # a word of wsi_seg, such as "aperio"
+        "reader",  # a word of wsi_seg or a library, such as "svs"
+        "source.name",  # file name without its folder
         "source.bytes",
-        "source.sha256_of_ends",  # cannot be turned back
+        "source.sha256_of_ends",  # a hash
         "levels.encoding",
-        "levels.reason",  # a sentence of ours
+        "levels.reason",  # a sentence of wsi_seg
         "versions.tifffile",
         "versions.imagecodecs",
     }
@@ -36,17 +36,17 @@ _WORDS = {"kind", "codec", "mpp_source", "reader"}
 
 
 def require_allowed(attributes: Mapping[str, object]) -> None:
-    """Raise StoreError unless every attribute of a slide's store is on the list."""
+    """Raise StoreError unless every attribute of a slide's store is in `ALLOWED`."""
     for name, value in _flat(attributes):
         if name not in ALLOWED or (name in _WORDS and not _WORD.fullmatch(str(value))):
             raise StoreError(
                 f"got {name} for the attributes of a store; expected a word for one of "
-                f"{', '.join(sorted(ALLOWED))}; what a file says of patients must not enter stores"
+                f"{', '.join(sorted(ALLOWED))}; stores must not contain metadata of patients"
             )
 
 
 def _flat(attributes: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Values with the dotted path of their keys; lists count as their elements."""
+    """Yield the dotted path of keys and the value of each leaf; list indices are omitted."""
     if isinstance(attributes, Mapping):
         for name, value in attributes.items():
             yield from _flat(value, f"{path}.{name}" if path else str(name))

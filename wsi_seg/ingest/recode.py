@@ -1,4 +1,4 @@
-"""Owns recoding: pixels that a slide decodes are encoded again, strip by strip."""
+"""Owns recoding: decodes the pixels of a slide and encodes them, strip by strip."""
 
 from functools import partial
 
@@ -14,21 +14,21 @@ from wsi_seg.store.layout import LevelLayout, strip_layout
 from wsi_seg.store.writer import write_rows
 
 _CHUNK_PX = 512
-# Wider levels are written in strips of one row of chunks, so that a strip stays below 200 MB.
+# Wider levels are written in strips of one row of chunks, which keeps a strip below 200 MB.
 _WIDE_PX = 32_768
 
 
 def recode_layout(extent: Extent, piece: Extent, encoding: Encoding) -> LevelLayout:
-    """Lay out a level so that no tile of the slide is cut by the border of a strip.
+    """Choose a layout in which borders of strips do not cut tiles of the slide.
 
     Parameters
     ----------
     extent
         Size of the level.
     piece
-        Size of the tiles or strips that the slide decodes one by one.
+        Size of the tiles or strips that the slide decodes at a time.
     encoding
-        How chunks are written.
+        Encoding of the chunks.
     """
     chunk_px = _CHUNK_PX
     if piece.height <= 2 * _CHUNK_PX and piece.height < extent.height:
@@ -49,21 +49,21 @@ def recode_strip(
     Parameters
     ----------
     slide, level
-        What is read.
+        Slide and level to read.
     array, y
-        What is written, and the first row of it.
+        Array to write, and the first row of the strip.
     wanted
-        Which chunks of the level are wanted, ``(rows, columns)``; None for all.
+        Chunks of the level to keep, ``(rows, columns)`` bool; others are filled. None for all.
 
     Returns
     -------
     list[int or None]
-        crc32c of each shard, left to right; None for one that is all 0.
+        crc32c of each shard, left to right; None for a shard that is all 0.
     """
     height, width = min(array.shard.height, array.extent.height - y), array.extent.width
     rows = np.full((height, width, 3), array.fill, dtype=np.uint8)
     piece = slide.native_block(level)
-    # Threads share out columns of tiles, or rows of strips: no piece is decoded by two of them.
+    # Threads get columns of tiles, or rows of strips, so that no piece is decoded twice.
     block_height = height if piece.width < width else _multiple(piece.height, 128)
     block_width = _multiple(piece.width, _CHUNK_PX) if piece.width < width else width
     blocks = [
@@ -90,7 +90,7 @@ def recode_strip(
 
 
 def _chunks(region: Region, chunk: Extent) -> tuple[slice, slice]:
-    """Rows and columns of the chunks that touch a region."""
+    """Return the rows and columns of the chunks that overlap a region."""
     return (
         slice(region.y // chunk.height, -(-region.y_end // chunk.height)),
         slice(region.x // chunk.width, -(-region.x_end // chunk.width)),

@@ -1,4 +1,4 @@
-"""Owns the figures of a run of `wsi-seg tile`, and how they read."""
+"""Owns the report of a run of `wsi-seg tile`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +11,10 @@ from wsi_seg.store.slide_store import SlideStore
 
 @dataclass(frozen=True, slots=True)
 class TiledSlide:
-    """One slide that is in the collection now.
+    """A slide of the collection.
 
-    ``skipped`` says that it was there already; ``levels`` how each level is encoded.
+    ``skipped`` is whether it existed before; ``levels`` are the encodings of levels, ``height`` and
+    ``width`` the size of level 0 in pixels, ``mpp`` its micrometres per pixel, None if unknown.
     """
 
     name: str
@@ -27,7 +28,7 @@ class TiledSlide:
 
     @classmethod
     def of(cls, store: SlideStore, source_bytes: int, *, skipped: bool) -> "TiledSlide":
-        """Figures of a finished store."""
+        """Describe a finished store."""
         extent = store.pyramid.extent
         return cls(
             name=store.name,
@@ -43,9 +44,9 @@ class TiledSlide:
 
 @dataclass(frozen=True, slots=True)
 class TileReport(SlidesReport[TiledSlide]):
-    """Figures of one run: the collection ``out``, and the ``seconds`` that it took.
+    """Result of one run: slides of the collection ``out``, and the time in ``seconds``.
 
-    ``elsewhere`` counts the slides that other processes do, or have done.
+    ``elsewhere`` is the number of slides that other processes tile or have tiled.
     """
 
     out: Path
@@ -53,7 +54,7 @@ class TileReport(SlidesReport[TiledSlide]):
     elsewhere: int = 0
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Format the report as lines of text."""
         new = [slide for slide in self.slides if not slide.skipped]
         size = sum(slide.store_bytes for slide in new)
         source = sum(slide.source_bytes for slide in new)

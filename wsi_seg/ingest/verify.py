@@ -1,4 +1,4 @@
-"""Owns comparing a store with the slide it was made from, on sampled places."""
+"""Owns the comparison of a store with its slide file, in sampled regions."""
 
 from collections.abc import Container
 from dataclasses import dataclass
@@ -18,16 +18,16 @@ from wsi_seg.slides.window import Window
 from wsi_seg.store.collection import Collection
 from wsi_seg.store.slide_store import SlideStore
 
-# Mean absolute difference of pixels that a lossy encoding may cause; another slide differs by more.
+# Mean absolute difference that lossy encoding can cause; different slides differ by more.
 _LOSSY = 12.0
-# Places compared on each level; corners and the middle are always among them.
+# Number of regions per level, which include the corners and the centre.
 _SAMPLES = 16
 _SIDE_PX = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """What was compared: levels that came from the slide, and pixels in all."""
+    """Result of one slide: number of levels of its file, and of pixels compared."""
 
     slide: str
     levels: int
@@ -36,10 +36,10 @@ class Verified:
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport(SlidesReport[Verified]):
-    """What was compared; slides that differ or cannot be read failed."""
+    """Result of verification; ``failures`` are slides that differ or cannot be read."""
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Format the report as lines of text."""
         pixels = sum(slide.pixels for slide in self.slides) / 1e6
         return [f"verified {pixels:.1f} million pixels of {len(self.slides)} slides: all the same"]
 
@@ -56,18 +56,18 @@ def verify_slides(
     Parameters
     ----------
     slides
-        The files that were tiled.
+        Slide files that were tiled.
     collection
-        What they were tiled into.
+        Collection of their stores.
     except_for
-        Names of slides to leave out, such as those that could not be tiled.
+        Names of slides to skip, such as those that could not be tiled.
     progress
-        Advanced by slides.
+        Advanced by the number of slides.
 
     Returns
     -------
     VerifyReport
-        Its `VerifyReport.require_whole` raises if some differ or cannot be read.
+        Its `VerifyReport.require_whole` raises if slides differ or cannot be read.
     """
     named = {name: file for file, name in slides.names.items() if name not in except_for}
     batch = run_each(
@@ -80,23 +80,23 @@ def verify_slides(
 
 
 def verify_slide(store: SlideStore, source: Path) -> Verified:
-    """Compare sampled pixels of a store with its slide; levels computed by us are left out.
+    """Compare sampled regions of a store with its slide file, on all levels of the file.
 
-    They must be equal, and where we recoded with loss, close to each other.
+    Pixels must be equal; those of lossy levels must be close.
 
     Parameters
     ----------
     store
-        Made from ``source``.
+        Store that was made from ``source``.
     source
         The slide file.
 
     Raises
     ------
     StoreError
-        If any pixel differs, naming the region.
+        If pixels differ; names the region.
     SlideError
-        If the slide cannot be read there.
+        If the slide cannot be read.
     """
     compared = pixels = 0
     window, scene = tiled_window(store), store.image.attributes.get("scene")
@@ -122,7 +122,7 @@ def verify_slide(store: SlideStore, source: Path) -> Verified:
 
 
 def tiled_window(store: SlideStore) -> Window | None:
-    """Window that a slide was tiled with; None if that was left to its file."""
+    """Return the window of grey values that a slide was tiled with; None if it was not set."""
     stored = store.info.window
     return Window(*stored) if stored is not None and stored[0] < stored[1] else None
 
@@ -134,7 +134,7 @@ def _same(ours: NDArray[np.uint8], theirs: NDArray[np.uint8], *, exact: bool) ->
 
 
 def sampled_regions(extent: Extent, level: int) -> list[Region]:
-    """Place windows: the four corners, the middle, and others at random, always the same."""
+    """Return the corners, the centre and pseudorandom regions of a level, always the same."""
     height, width = min(_SIDE_PX, extent.height), min(_SIDE_PX, extent.width)
     bottom, right = extent.height - height, extent.width - width
     places = [(0, 0), (0, right), (bottom, 0), (bottom, right), (bottom // 2, right // 2)]
