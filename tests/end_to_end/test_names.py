@@ -184,7 +184,7 @@ def test_slides_of_any_name_are_predicted_and_exported(named, tmp_path):
             (item,) = read_annotations(tmp_path / "g" / f"{name}.geojson").items
             (mask,) = outline_mask(tmp_path / "p" / f"{name}.png", size, default_class="T").items
             assert item.geometry.area == mask.geometry.area == size.area
-    assert sum("shorter name" in text for text in report.warnings) == 2
+    assert sum("shortened name" in text for text in report.warnings) == 2
     for file in ("r.csv", "c.json"):
         reading = Reading(dialect="absolute")
         back = annotate(slides, [tmp_path / file], name="back", reading=reading, progress=Silent())
