@@ -1,1 +1,1 @@
-"""Owns files and addresses: written whole or not at all, on disks, shares and in object stores."""
+"""Owns atomic file access on local disks, network file systems and in object stores."""

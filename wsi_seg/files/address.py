@@ -1,11 +1,11 @@
-"""Owns addresses (``s3://bucket/store.zarr``): recognizing them, and hiding credentials."""
+"""Owns recognizing addresses (``s3://bucket/store.zarr``) and removing their credentials."""
 
 import re
 from pathlib import Path, PurePath
 
-# pathlib collapses "//" in addresses to "/"; a single letter would be a Windows drive.
+# pathlib collapses "//" in addresses to "/"; a single letter is a Windows drive.
 _ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+:)/")
-# User and password before the host; query with a signature after the path.
+# User and password before the host; a query after the path can contain a signature.
 _USER = re.compile(r"(\b[a-z][a-z0-9+.-]+:/{1,2})[^/\s@]*@")
 # Addresses whose slashes pathlib has collapsed.
 _COLLAPSED = re.compile(r"\b(s3|gs|az|https?):/(?=[^/\s])")
@@ -13,7 +13,7 @@ _QUERY = re.compile(r"(\bhttps?:/{1,2}[^\s?'\"]+)\?[^\s'\")]*[^\s'\"):,;.]")
 
 
 def is_remote(path: PurePath) -> bool:
-    """Return whether a path is an address, not a path in an existing folder such as ``s3:``.
+    """Return whether a path is an address; an existing folder named ``s3:`` is not one.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""Owns writing a file or a folder whole or not at all, so that it outlives a kill.
+"""Owns atomic writes of files and folders, which a kill cannot leave incomplete.
 
-On disks that is done by renaming, in object stores by writing what makes a folder visible last.
-Of a network file system only renames and fsyncs are relied on.
+On disks a temporary file or folder is renamed; in object stores the object that makes a folder
+visible is written last. Network file systems need to support only rename and fsync.
 """
 
 import contextlib
@@ -19,26 +19,26 @@ from wsi_seg.files.half_written import partial_path
 from wsi_seg.files.object_folder import copy_folder
 from wsi_seg.files.object_path import object_path
 
-# What NFS says of a folder from which a file was removed that this machine has open.
+# NFS reports these for a folder whose removed files are still open on this machine.
 _IN_USE = {errno.EBUSY, errno.ENOTEMPTY}
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; it takes the final name when the block ends well.
+    """Yield a temporary path to write to, and rename it to the final name if the block succeeds.
 
-    File and folder are on the disk when it returns. After an error the old file, if there was
-    one, is as it was, and nothing is left of the new one.
+    File and folder are synced to disk before it returns. After an error the old file, if any, is
+    unchanged, and the temporary file is removed.
 
     Parameters
     ----------
     path
-        The file's final name; its folder is made where absent.
+        Final path of the file; its folder is created if missing.
 
     Yields
     ------
     Path
-        Next to the final name, hidden, and of this process alone; see `partial_path`.
+        Hidden path in the same folder, unique to this process and thread; see `partial_path`.
 
     Raises
     ------
@@ -62,25 +62,25 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         if not isinstance(error, OSError) or isinstance(error, OutputError):
-            raise  # of something else, written inside of the block
+            raise  # not from writing this file
         raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a temporary folder to fill; it takes the final name when the block ends well.
+    """Yield a temporary folder to fill, and rename it to the final name if the block succeeds.
 
-    After an error what was there before is as it was, and nothing is left of the new one.
+    After an error the old folder, if any, is unchanged, and the temporary folder is removed.
 
     Parameters
     ----------
     path
-        The folder's final name; its parent is made where absent. What is there is replaced.
+        Final path of the folder; its parent is created if missing. An existing folder is replaced.
 
     Yields
     ------
     Path
-        Next to the final name, empty.
+        Empty folder in the same parent folder.
 
     Raises
     ------
@@ -88,10 +88,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         If the folder cannot be written.
     """
     require_writable(path)
-    # Names that the next process has too: it removes what a kill has left.
+    # Fixed names, so that the next process can remove what a killed one left.
     partial, old = (path.with_name(f".{path.name}.{mark}") for mark in ("partial", "old"))
     try:
-        for left in (partial, old):  # by a kill
+        for left in (partial, old):  # from a killed process
             remove_tree(left)
         partial.mkdir(parents=True)
         with requiring_same(partial) as require_same:
@@ -113,14 +113,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
-    """Give a check that raises once a folder was removed, or another one has its name.
+    """Yield a check that raises if the folder was removed or replaced.
 
-    That happens to a process that is suspended for so long that others take it for ended.
+    This happens if the process was suspended so long that others assumed that it had exited.
 
     Parameters
     ----------
     folder
-        What this process has made, to give it another name; in an object store nothing is checked.
+        Folder that this process created and will rename. Object stores are not checked.
     """
     if object_path(folder) is not None:
         yield lambda: None
@@ -130,7 +130,7 @@ def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
         "ended, as it gave no sign for a while; repeat the command"
     )
     try:
-        descriptor = os.open(folder, os.O_RDONLY)  # while it is open, no other one has its number
+        descriptor = os.open(folder, os.O_RDONLY)  # keeps its inode number from being reused
     except FileNotFoundError as error:
         raise OutputError(gone) from error
 
@@ -147,12 +147,12 @@ def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
 
 
 def require_writable(path: Path) -> None:
-    """Refuse an address that cannot be written, before any work.
+    """Raise an error for an address that cannot be written, before any work is done.
 
     Raises
     ------
     OutputError
-        If it is of a web server, or not one of `place`: what works with any folder writes there.
+        If the address is on a web server, or was not made by `place`.
     """
     if (remote := object_path(path)) is not None:
         if remote.is_read_only:
@@ -168,16 +168,16 @@ def require_writable(path: Path) -> None:
 
 
 def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) -> None:
-    """Write a file that is at hand as bytes, or as text to be encoded as UTF-8.
+    """Write bytes, or text encoded as UTF-8, to a file atomically.
 
     Parameters
     ----------
     path
-        The file; its folder is made where absent.
+        The file; its folder is created if missing.
     content
-        What it holds.
+        Content of the file.
     sync_name
-        Whether to wait until its name is on the disk too, or its folder is synced soon.
+        Whether to sync the folder too; pass False if the caller syncs it later.
 
     Raises
     ------
@@ -185,7 +185,7 @@ def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) ->
         If the file or its folder cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    if (remote := object_path(path)) is not None:  # an object is there whole or not at all
+    if (remote := object_path(path)) is not None:  # writes of objects are atomic
         try:
             remote.write_bytes(data)
         except OSError as error:
@@ -201,27 +201,27 @@ def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) ->
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Write a file of a disk under a temporary name, wait for the disk, and rename it.
+    """Write a file on a disk under a temporary name, fsync it, and rename it.
 
-    For many files of one folder: that a name is on the disk too is waited for with `sync`.
+    The folder is not synced: after writing many files to it, call `sync` once.
 
     Parameters
     ----------
     path
-        The file; its folder is made where absent.
+        The file; its folder is created if missing.
     data
-        Its content.
+        Content of the file.
 
     Raises
     ------
     OSError
-        If it cannot be written; nothing is left of it then.
+        If it cannot be written; the temporary file is removed.
     """
     partial = partial_path(path)
     try:
         with _created(partial) as file:
             rest = memoryview(data)
-            while rest:  # one call of the system takes 2 GB at most
+            while rest:  # one system call writes at most 2 GB
                 rest = rest[file.write(rest) :]
             os.fsync(file.fileno())
         partial.replace(path)
@@ -232,7 +232,7 @@ def write_whole(path: Path, data: bytes) -> None:
 
 
 def _created(path: Path) -> FileIO:
-    """Open a file to be written; its folder, which is mostly there, is made where absent."""
+    """Open a file for writing; create its folder only if opening fails, as it usually exists."""
     try:
         return path.open("wb", buffering=0)
     except FileNotFoundError:
@@ -241,22 +241,22 @@ def _created(path: Path) -> FileIO:
 
 
 def create_new(path: Path, content: bytes) -> bool:
-    """Make a file that is not there yet; of several processes only one can.
+    """Create a file that does not exist yet; only one of several processes succeeds.
 
     Returns
     -------
     bool
-        Whether this call has made it.
+        Whether this call created it.
 
     Raises
     ------
     OSError
-        If it cannot be written; FileNotFoundError where its folder is gone.
+        If it cannot be written; FileNotFoundError if its folder was removed.
     """
     if (remote := object_path(path)) is not None:
         return remote.create(content)
     try:
-        # NFS and Lustre promise this too.
+        # O_EXCL is atomic on NFS and Lustre, too.
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
     except FileExistsError:
         return False
@@ -271,9 +271,9 @@ def create_new(path: Path, content: bytes) -> bool:
 
 
 def append_line(path: Path, content: bytes) -> None:
-    """Add lines to a file, which is made with its folder where absent, and wait for the disk.
+    """Append lines to a file, created with its folder if missing, and fsync it.
 
-    A line that a kill has cut short is left as it is; the new ones begin on a line of their own.
+    A line that a kill truncated stays as it is; new lines start on a line of their own.
 
     Raises
     ------
@@ -300,25 +300,25 @@ def append_line(path: Path, content: bytes) -> None:
 def move_folder(
     path: Path, target: Path, *, last: str, first: str, without: Sequence[str] = ()
 ) -> None:
-    """Give a folder another name, under which there is nothing yet.
+    """Rename a folder to a path that does not exist yet.
 
-    In an object store it is copied, inside of the store, and then removed.
+    In an object store the folder is copied within the store and then removed.
 
     Parameters
     ----------
     path, target
-        The folder and its name to be.
+        The folder and its new path.
     last
-        File without which nothing counts as complete; it gets its new name last.
+        File that marks a folder as complete; it is copied last.
     first
-        File without which nothing counts as unfinished; it loses its old name first.
+        File that marks a folder as unfinished; it is removed first.
     without
-        Files and folders that are not copied in an object store: only unfinished work has them.
+        Files and folders of unfinished work, which are not copied in an object store.
 
     Raises
     ------
     OSError
-        If that fails.
+        If the folder cannot be renamed, copied or removed.
     """
     source, copy = object_path(path), object_path(target)
     if source is None or copy is None:
@@ -330,14 +330,14 @@ def move_folder(
 
 
 def remove_folder(path: Path, *, first: str | None = None) -> None:
-    """Remove a folder and all that is in it, if it is there.
+    """Remove a folder and its contents, if it exists.
 
     Parameters
     ----------
     path
         The folder.
     first
-        File to remove before all others, so that what a kill leaves does not look like a whole.
+        File to remove first, so that a partly removed folder does not count as complete.
 
     Raises
     ------
@@ -353,21 +353,21 @@ def remove_folder(path: Path, *, first: str | None = None) -> None:
 
 
 def folder_bytes(path: Path) -> int:
-    """Add up the sizes of all files in a folder."""
+    """Return the total size in bytes of all files in a folder."""
     if (remote := object_path(path)) is not None:
         return sum(remote.sizes().values())
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder that nobody looks for any more, if it exists.
+    """Remove a folder that is no longer used, if it exists.
 
-    What this machine still reads of it is left on NFS, which removes it once it is closed.
+    On NFS, files that this machine still has open remain until they are closed.
 
     Raises
     ------
     OSError
-        If something else cannot be removed.
+        If any other file cannot be removed.
     """
 
     def unless_in_use(_: object, __: str, error: BaseException) -> None:

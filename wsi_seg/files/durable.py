@@ -1,4 +1,4 @@
-"""Owns waiting until files, and the names of files in folders, are on the disk."""
+"""Owns fsync of files and folders."""
 
 import errno
 import os
@@ -8,16 +8,16 @@ from pathlib import Path
 
 from wsi_seg.files.object_path import object_path
 
-# Files whose way to the disk is waited for at a time.
+# Concurrent fsync calls.
 _SYNCS = 8
 
-# What file systems say that write the names of a folder at once, and offer no fsync of it (SMB).
+# Reported by file systems that do not support fsync of a folder and do not need it (SMB).
 _NO_FOLDER_SYNC = {errno.EINVAL, errno.EBADF}
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or the list of names in a folder, is on the disk."""
-    if object_path(path) is not None:  # what an object store took is kept
+    """Fsync a file, or the directory entries of a folder."""
+    if object_path(path) is not None:  # accepted objects are durable
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -30,12 +30,12 @@ def sync(path: Path) -> None:
 
 
 def sync_all(paths: Iterable[Path]) -> None:
-    """Wait until files, and the lists of names in folders, are on the disk; see `sync`."""
+    """Fsync files and folders concurrently; see `sync`."""
     with ThreadPoolExecutor(_SYNCS) as threads:
         list(threads.map(sync, paths))
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until a folder with all that is in it is on the disk."""
+    """Fsync a folder and everything in it."""
     walked = [(inside, files) for inside, _, files in folder.walk()]
     sync_all([inside / name for inside, files in walked for name in (*files, ".")])

@@ -1,4 +1,4 @@
-"""Owns the names of files while they are written: whose each one is, and which a kill has left."""
+"""Owns the temporary names of files being written, which identify the process that writes."""
 
 import os
 import re
@@ -7,15 +7,15 @@ import threading
 import zlib
 from pathlib import Path
 
-# Bytes of a name that usual file systems take.
+# Maximum length in bytes of a file name on common file systems.
 LONGEST_NAME = 255
 
 
 def partial_path(path: Path) -> Path:
-    """Name under which this thread writes a file; a kill may leave it, see `partials_in`.
+    """Return the temporary path for a file that this thread writes.
 
-    It ends in ``.partial``. No other thread or process has it, on this machine or another one, so
-    two that write one file do not write into each other's.
+    It ends in ``.partial`` and is unique among threads, processes and machines, so concurrent
+    writers of one file do not collide. `partials_in` finds files left by killed processes.
     """
     mark = partial_mark(socket.gethostname(), os.getpid())
     own = f"{threading.get_native_id():x}.{mark}"
@@ -26,20 +26,20 @@ def partial_path(path: Path) -> Path:
 
 
 def partial_mark(host: str, pid: int) -> str:
-    """Eight digits before ``.partial`` in the names of all files that a process writes."""
+    """Return the 8 hexadecimal digits that identify a process in its temporary file names."""
     return f"{zlib.crc32(f'{host} {pid}'.encode()):08x}"
 
 
 def is_half_written(name: str) -> bool:
-    """Whether a file is being written, or was when its process was killed, by us or by zarr."""
+    """Return whether this is the temporary name of a file that wsi_seg or zarr writes."""
     return name.endswith((".partial", ".tmp"))
 
 
 def partials_in(folder: Path) -> dict[Path, str]:
-    """Find files that are half written, or were left so, and the mark of their process."""
+    """Return the partially written files in a folder, each with the mark of its process."""
     found = {}
     for path in folder.glob(".*.partial"):
         mark = path.name.split(".")[-2]
-        if re.fullmatch(r"[0-9a-f]{8}", mark):  # others are written otherwise
+        if re.fullmatch(r"[0-9a-f]{8}", mark):  # skips temporary files of other programs
             found[path] = mark
     return found

@@ -1,4 +1,4 @@
-"""Owns work on many objects of an object store at a time: writing and copying folders of them."""
+"""Owns concurrent writing and copying of many objects in an object store."""
 
 import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -8,12 +8,12 @@ from pathlib import PurePath
 from wsi_seg.errors import OutputError
 from wsi_seg.files.object_path import REQUESTS, ObjectPath, object_path
 
-# Looks at what was written; what is not there is written again.
+# Attempts to write objects; a listing after each one shows which are missing.
 _LOOKS = 5
 
 
 def for_each[T, R](path: PurePath, work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """Do the same for all items: many at a time where each waits for the object store of a path."""
+    """Call a function for each item; in threads if the path is in an object store."""
     if object_path(path) is None:
         return [work(item) for item in items]
     with ThreadPoolExecutor(REQUESTS) as threads:
@@ -21,7 +21,7 @@ def for_each[T, R](path: PurePath, work: Callable[[T], R], items: Iterable[T]) -
 
 
 def put_all(folder: ObjectPath, files: Mapping[str, bytes]) -> None:
-    """Write new objects of a folder, by their paths in it, and look once whether all are there.
+    """Write objects, given by their paths in the folder, and check with a listing that all exist.
 
     Raises
     ------
@@ -43,21 +43,21 @@ def put_all(folder: ObjectPath, files: Mapping[str, bytes]) -> None:
 def copy_folder(
     source: ObjectPath, target: ObjectPath, *, last: str, without: Sequence[str] = ()
 ) -> None:
-    """Copy a folder inside of its bucket, and look whether all is there: answers may be wrong.
+    """Copy a folder within its bucket, and check with a listing that all objects exist.
 
     Parameters
     ----------
     source, target
         The folder, and its copy.
     last
-        Object that is copied when all others are there.
+        Object to copy after all others exist.
     without
-        Objects and folders that are not copied.
+        Objects and folders to skip.
 
     Raises
     ------
     OSError
-        If that fails.
+        If the folder cannot be copied.
     """
     out = [source / name for name in without]
     sizes = {
@@ -75,7 +75,7 @@ def copy_folder(
 def _until_there(
     folder: ObjectPath, sizes: Mapping[ObjectPath, int], write: Callable[[ObjectPath], object]
 ) -> None:
-    """Write objects below a folder, of these sizes in bytes, until a listing has all of them."""
+    """Write objects of these sizes in bytes until a listing of the folder contains all of them."""
     left = list(sizes)
     for _ in range(_LOOKS):
         for_each(folder, write, left)

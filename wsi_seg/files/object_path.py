@@ -1,8 +1,7 @@
 """Owns paths in object stores (``s3://``, ``gs://``, ``az://``; ``https://`` to read), by obstore.
 
-They speak pathlib's language. An object is there whole or not at all, and there are no folders:
-what is in a folder are the objects whose names begin with its own. So making a folder does
-nothing, and neither does removing one that is empty.
+Paths have the interface of pathlib. Writes of objects are atomic. Object stores have no folders,
+only objects whose keys share a prefix, so creating or removing an empty folder does nothing.
 """
 
 import errno
@@ -24,19 +23,19 @@ if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
     from obstore.store import ObjectStore
 
-# Requests to one place at a time: enough to hide their latency.
+# Concurrent requests to one object store: enough to hide their latency.
 REQUESTS = 16
 
-# A write that was accepted and cannot be found is repeated this often.
+# Attempts to write an object that was accepted but does not exist afterwards.
 _PUTS = 3
 
-# The same where others write to the same object.
+# The same if other processes write to the same object.
 _UPDATES = 20
 
 
 @dataclass(frozen=True, slots=True)
 class ObjectStat:
-    """Size of an object in bytes, time of its writing, in ns since 1970, and its version."""
+    """Size of an object in bytes, modification time in ns since 1970, and version (ETag)."""
 
     st_size: int
     st_mtime_ns: int
@@ -44,14 +43,14 @@ class ObjectStat:
 
     @property
     def st_mtime(self) -> float:
-        """Time of its writing in seconds since 1970."""
+        """Modification time in seconds since 1970."""
         return self.st_mtime_ns / 1e9
 
 
 class ObjectPath(PurePosixPath):
-    """Address of an object, or of a folder of objects; made by `place`.
+    """Address of an object or a folder of objects, created by `place`.
 
-    Text of it names no user, password or signature; they travel with it all the same.
+    ``str`` of it shows no user, password or signature; requests still use them.
     """
 
     def __str__(self) -> str:
@@ -67,17 +66,17 @@ class ObjectPath(PurePosixPath):
 
     @property
     def scheme(self) -> str:
-        """What is before the colon."""
+        """Part before the colon, such as ``s3``."""
         return self.parts[0].removesuffix(":")
 
     @property
     def is_read_only(self) -> bool:
-        """Whether it is of a web server."""
+        """Whether the address is on a web server."""
         return self.scheme in READ_ONLY
 
     @property
     def key(self) -> str:
-        """Name of the object in its bucket, or on its server."""
+        """Key of the object in its bucket, or path on its server."""
         return "/".join(self.parts[2:])
 
     @property
@@ -85,11 +84,11 @@ class ObjectPath(PurePosixPath):
         return client_of(self.scheme, self.parts[1])
 
     def exists(self) -> bool:
-        """Whether there is an object of this name, or a folder with some."""
+        """Return whether an object or a folder of objects exists at this address."""
         return self.is_file() or self.is_dir()
 
     def is_file(self) -> bool:
-        """Whether there is an object of this name."""
+        """Return whether an object exists at this address."""
         try:
             self.stat()
         except FileNotFoundError:
@@ -97,7 +96,7 @@ class ObjectPath(PurePosixPath):
         return True
 
     def is_dir(self) -> bool:
-        """Whether there are objects in a folder of this name; a web server does not say."""
+        """Return whether the folder contains objects; always False for web servers."""
         if self.is_read_only:
             return False
         import obstore
@@ -106,11 +105,11 @@ class ObjectPath(PurePosixPath):
             return any(obstore.list(self._store, self.key or None, chunk_size=1))
 
     def is_symlink(self) -> bool:
-        """There are no links."""
+        """Return False: object stores have no links."""
         return False
 
     def stat(self) -> ObjectStat:
-        """Size and time of the object."""
+        """Return size, modification time and version of the object."""
         import obstore
 
         if not self.key:
@@ -129,7 +128,7 @@ class ObjectPath(PurePosixPath):
         return self.read_bytes().decode(encoding)
 
     def _read(self) -> "tuple[bytes, UpdateVersion]":
-        """Content of the object, and its version: a number at Google, a tag elsewhere."""
+        """Return content and version of the object: generation number on GCS, ETag elsewhere."""
         import obstore
 
         with asking(str(self)):
@@ -140,7 +139,7 @@ class ObjectPath(PurePosixPath):
             return bytes(found.bytes()), version
 
     def open(self, mode: str = "r", encoding: str | None = None) -> io.IOBase:
-        """Open the object to read it, from memory."""
+        """Read the object into memory and return it as a file object."""
         if mode == "rb":
             return io.BytesIO(self.read_bytes())
         if mode != "r":
@@ -148,10 +147,10 @@ class ObjectPath(PurePosixPath):
         return io.StringIO(self.read_text(encoding or "utf-8"))
 
     def read_end(self, nbytes: int) -> tuple[bytes, int]:
-        """Read the last bytes of the object, fewer where it has not so many; and its size."""
+        """Return the last ``nbytes`` bytes of the object, fewer if it is smaller, and its size."""
         import obstore
 
-        if self.scheme in ("s3", "gs"):  # the others do not promise to count from the end
+        if self.scheme in ("s3", "gs"):  # others may not support suffix ranges
             with asking(str(self)):
                 found = obstore.get(self._store, self.key, options={"range": {"suffix": nbytes}})
                 return bytes(found.bytes()), found.meta["size"]
@@ -160,7 +159,7 @@ class ObjectPath(PurePosixPath):
         return (self.read_spans([(begin, size - begin)])[0] if size else b""), size
 
     def read_spans(self, spans: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Read bytes of the object: offsets and sizes; neighbours come with one request."""
+        """Read byte ranges, given as (offset, size); nearby ranges are merged into one request."""
         import obstore
 
         starts, lengths = [list(values) for values in zip(*spans, strict=True)]
@@ -169,7 +168,7 @@ class ObjectPath(PurePosixPath):
         return [bytes(data) for data in found]
 
     def write_bytes(self, content: bytes) -> int:
-        """Write the object, and look whether it is there; what was there is replaced."""
+        """Write or replace the object, and check that it exists afterwards."""
         for _ in range(_PUTS):
             tag = self.put(content, "overwrite")
             if self._is_kept(len(content), tag):
@@ -177,7 +176,7 @@ class ObjectPath(PurePosixPath):
         raise self._forgotten()
 
     def put(self, content: bytes, mode: "PutMode" = "overwrite") -> str | None:
-        """Write the object and return its tag; what answers may not be what keeps: look later."""
+        """Write the object and return its ETag, without checking that it exists afterwards."""
         import obstore
 
         with asking(str(self), writes=True):
@@ -193,12 +192,12 @@ class ObjectPath(PurePosixPath):
         return False
 
     def create(self, content: bytes) -> bool:
-        """Write the object unless there is one of its name; look later whether it is there.
+        """Write the object unless it exists, without checking that it exists afterwards.
 
         Returns
         -------
         bool
-            Whether it was written by this call.
+            Whether this call wrote it.
         """
         from obstore.exceptions import AlreadyExistsError
 
@@ -206,29 +205,29 @@ class ObjectPath(PurePosixPath):
             self.put(content, "create")
         except AlreadyExistsError:
             with suppress(FileNotFoundError):
-                # A request may have been done, its answer lost, and the request repeated.
+                # The request may have succeeded, its response been lost, and been retried.
                 return self.read_bytes() == content
             return False
         return True
 
     def append(self, content: bytes) -> None:
-        """Write more lines at the end of the object, whoever else does so."""
+        """Append lines to the object, even if other processes append at the same time."""
         tried = False
 
         def more(before: bytes) -> bytes:
             nonlocal tried
             if tried and b"\n" + content in b"\n" + before:
-                return before  # done, but the answer was lost, or another one has written more
+                return before  # written, but the response was lost or others wrote after it
             tried = True
             return before + content
 
         self.update(more)
 
     def update(self, change: Callable[[bytes], bytes]) -> bytes:
-        """Replace the object by what is made of it, whoever else does so, and return that.
+        """Replace the content by ``change(content)`` with optimistic locking, and return it.
 
-        ``change`` is given nothing where there is no object, and called again where another one
-        was faster; nothing is written where it changes nothing.
+        ``change`` receives ``b""`` if the object does not exist, and is called again if another
+        process wrote in the meantime. If it returns its argument, nothing is written.
         """
         from obstore.exceptions import AlreadyExistsError, PreconditionError
 
@@ -239,7 +238,7 @@ class ObjectPath(PurePosixPath):
                 before, mode = self._read()
             if (after := change(before)) == before:
                 return before
-            with suppress(AlreadyExistsError, PreconditionError):  # another one was faster
+            with suppress(AlreadyExistsError, PreconditionError):  # another process wrote first
                 tag = self.put(after, mode)
                 if self._is_kept(len(after), tag):
                     return after
@@ -251,7 +250,7 @@ class ObjectPath(PurePosixPath):
         )
 
     def copy_to(self, target: "ObjectPath") -> None:
-        """Copy the object within its bucket, without fetching it."""
+        """Copy the object within its bucket, without downloading it."""
         import obstore
 
         with asking(str(self)):
@@ -268,24 +267,24 @@ class ObjectPath(PurePosixPath):
         self.remove_all([self])
 
     def remove_all(self, paths: Sequence["ObjectPath"]) -> None:
-        """Remove objects of this bucket, those that are still there."""
+        """Remove objects of this bucket; those that do not exist are ignored."""
         import obstore
 
         with asking(str(self), writes=True):
             try:
                 obstore.delete(self._store, [path.key for path in paths])
-            except FileNotFoundError:  # where Google and Azure stop
+            except FileNotFoundError:  # GCS and Azure stop at the first one missing
                 for path in paths if len(paths) > 1 else ():
                     self.remove_all([path])
 
     def mkdir(self, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
-        """Do nothing: a folder is there as soon as there is something in it."""
+        """Do nothing: a folder exists once it contains an object."""
 
     def rmdir(self) -> None:
-        """Do nothing: a folder is gone as soon as there is nothing in it."""
+        """Do nothing: a folder no longer exists once it is empty."""
 
     def iterdir(self) -> Iterator["ObjectPath"]:
-        """Objects and folders in this folder; a web server does not say."""
+        """Iterate over folders, then objects, in this folder; empty for web servers."""
         if self.is_read_only:
             return
         files, folders = self._listed()
@@ -302,7 +301,7 @@ class ObjectPath(PurePosixPath):
         return files, folders
 
     def walk(self) -> Iterator[tuple["ObjectPath", list[str], list[str]]]:
-        """Walk through the folders as `pathlib.Path.walk` does, from the top; listed at one go."""
+        """Walk top-down like `pathlib.Path.walk`, with one listing of all objects."""
         depth, folders = len(self.parts), {self: (set[str](), set[str]())}
         for path in self.sizes():
             names, folder = path.parts[depth:], self
@@ -316,10 +315,10 @@ class ObjectPath(PurePosixPath):
             folder = left.pop()
             inside = sorted(folders[folder][0])
             yield folder, inside, sorted(folders[folder][1])
-            left += [folder / name for name in reversed(inside)]  # the caller may have cut some out
+            left += [folder / name for name in reversed(inside)]  # the caller may have removed some
 
     def sizes(self) -> dict["ObjectPath", int]:
-        """Every object below this folder, and its size in bytes."""
+        """Return all objects below this folder with their sizes in bytes."""
         import obstore
 
         root = self.with_segments(*self.parts[:2])
@@ -328,7 +327,7 @@ class ObjectPath(PurePosixPath):
             return {root / item["path"]: item["size"] for page in pages for item in page}
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
-        """Objects that match a pattern with ``*`` for what is within a name."""
+        """Find paths that match a pattern, in which ``*`` matches within one path component."""
         first, _, rest = pattern.partition("/")
         if "*" not in first:
             inside = [self / first]
@@ -343,22 +342,22 @@ class ObjectPath(PurePosixPath):
 
 
 def place(path: Path | str) -> Path:
-    """Path of a file or folder: the same, or, where it is an address, one that is read as such.
+    """Return a path, or an `ObjectPath` if it is an address.
 
     Parameters
     ----------
     path
-        Folder, file or address; pathlib may have folded the ``//`` of an address to ``/``.
+        Folder, file or address; pathlib may have collapsed the ``//`` of an address to ``/``.
 
     Returns
     -------
     Path
-        An address is an `ObjectPath`, which has those methods of a path that stores need.
+        Local path, or `ObjectPath`, which implements the methods that stores need.
 
     Raises
     ------
     StoreError
-        If it is an address of an unknown kind, or what reads addresses is not installed.
+        If the scheme of the address is unknown, or obstore is not installed.
 
     Examples
     --------
@@ -369,7 +368,7 @@ def place(path: Path | str) -> Path:
     """
     if (
         not isinstance(path, str) and object_path(path) is not None
-    ):  # its text would not have what grants access
+    ):  # str() would drop its credentials
         return path
     if not is_remote(path := Path(path)):
         return path
@@ -380,11 +379,11 @@ def place(path: Path | str) -> Path:
             f"got the address {without_secrets(str(path))}; expected a folder, s3://BUCKET/..., "
             "gs://..., az://... or https://..."
         )
-    if scheme in READ_ONLY and "?" in rest:  # a signature goes with the host to all that is there
+    if scheme in READ_ONLY and "?" in rest:  # one signature for all paths on a host
         (host, _, name), query = rest.partition("?")[0].partition("/"), rest.partition("?")[2]
         rest = f"{host}?{quote(query, safe='=&%')}/{name}"
     try:
-        import obstore  # noqa: F401 (is it there?)
+        import obstore  # noqa: F401 (is it installed?)
     except ImportError as error:
         raise StoreError(
             f"cannot read {without_secrets(str(path))}: {error}; install what it needs with "
@@ -394,5 +393,5 @@ def place(path: Path | str) -> Path:
 
 
 def object_path(path: PurePath) -> ObjectPath | None:
-    """Take a path for what `place` made of an address; None if it is one of this machine."""
+    """Return the path if it is an `ObjectPath`, and None if it is local."""
     return path if isinstance(path, ObjectPath) else None

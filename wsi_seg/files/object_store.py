@@ -1,4 +1,4 @@
-"""Owns clients of object stores, by obstore: credentials, repeated requests, errors."""
+"""Owns obstore clients of object stores: credentials, retries and errors."""
 
 import errno
 import os
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 READ_ONLY = ("http", "https")
 SCHEMES = ("s3", "gs", "az", *READ_ONLY)
 
-# A request that fails is repeated this often, for this long, then it is an error.
+# Retries of a failed request, and the time limit for all of them.
 _TRIES = 6
 _PATIENCE = timedelta(seconds=60)
 _TIMEOUT = timedelta(seconds=60)
 _CONNECT = timedelta(seconds=5)
 
-# What servers of S3, Google and Azure call a bucket that is missing.
+# Errors of S3, GCS and Azure for a bucket that does not exist.
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 
-# Characters of what a server answers that are repeated in a message.
+# Maximum characters of a server's response to show in a message.
 _LONGEST = 600
 
 
 @cache
 def client_of(scheme: str, host: str) -> "ObjectStore":
-    """Client of a bucket or a server, with the credentials that the environment gives."""
+    """Return the client of a bucket or server, with credentials from the environment."""
     from obstore import store
 
     options: ClientConfig = {"timeout": _TIMEOUT, "connect_timeout": _CONNECT, "allow_http": True}
@@ -54,22 +54,22 @@ def client_of(scheme: str, host: str) -> "ObjectStore":
 
 
 def _aws_credentials() -> "S3CredentialProvider | None":
-    """Credentials as boto3 finds them: environment, profile, sign-on, role of the machine."""
+    """Return credentials found by boto3: environment, profile, SSO or instance role."""
     if os.environ.get("AWS_SKIP_SIGNATURE", "").lower() in ("1", "true"):
         return None  # a public bucket
     try:
         from obstore.auth.boto3 import Boto3CredentialProvider
 
         return Boto3CredentialProvider()
-    except (ImportError, ValueError):  # obstore has a chain of its own, without profiles
+    except (ImportError, ValueError):  # obstore's own chain, without profiles
         return None
 
 
 @contextmanager
 def asking(address: str, *, writes: bool = False) -> Iterator[None]:
-    """Turn what servers answer, and the library says of it, into one error.
+    """Convert errors of obstore to `AddressError` or `FileNotFoundError`.
 
-    What a condition keeps from being written is left as it is.
+    Errors of conditional writes (already exists, precondition failed) pass unchanged.
     """
     from obstore import exceptions as theirs
 
@@ -98,7 +98,7 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
 
 
 def _sentence(error: Exception) -> str:
-    """Say what went wrong, and how often it was tried, without what grants access."""
+    """Return the error as one line, without credentials."""
     if any(word in str(error) for word in _NO_BUCKET):
         return "there is no such bucket; make it first"
     text = str(error).partition("\n\nDebug source")[0]
@@ -109,7 +109,7 @@ _is_forked = False
 
 
 def _after_fork() -> None:
-    """Refuse in a forked child: it has the clients of its parent, without their threads."""
+    """Mark a forked child, whose inherited clients lack the threads of the parent."""
     global _is_forked
     _is_forked = _is_forked or client_of.cache_info().currsize > 0
 

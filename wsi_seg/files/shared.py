@@ -1,4 +1,4 @@
-"""Owns reading files of a network file system that other machines may replace or remove."""
+"""Owns reading files that other machines may replace or remove (stale NFS handles)."""
 
 import errno
 import os
@@ -8,12 +8,12 @@ from pathlib import Path
 
 from wsi_seg.files.object_path import object_path
 
-# Times that a file is opened again which another machine has replaced meanwhile.
+# Attempts to reopen a file after ESTALE.
 _STALE = 5
 
 
 def read_replaced(path: Path) -> bytes:
-    """Read a file that other machines may replace meanwhile, as `write_atomic` does.
+    """Read a file that other machines may replace at the same time with `write_atomic`.
 
     Raises
     ------
@@ -24,10 +24,10 @@ def read_replaced(path: Path) -> bytes:
 
 
 def read_version(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """Read a file as `read_replaced` does, and what is another value once it was replaced."""
+    """Read a file as `read_replaced` does; also return a version, which changes when it does."""
     if (remote := object_path(path)) is not None:
         content = remote.read_bytes()
-        return content, (0, zlib.crc32(content))  # not every server reports when it was written
+        return content, (0, zlib.crc32(content))  # some servers report no modification time
 
     def read() -> tuple[bytes, tuple[int, int]]:
         with path.open("rb", buffering=0) as file:
@@ -38,20 +38,20 @@ def read_version(path: Path) -> tuple[bytes, tuple[int, int]]:
 
 
 def opened_again[Found](read: Callable[[], Found]) -> Found:
-    """Open and read something, and do so again where it was replaced meanwhile.
+    """Call a function that opens and reads files, and repeat it after ESTALE ("stale file handle").
 
-    On a network file system what was opened is gone once another machine has replaced or removed
-    it, or its server was started again ("stale file handle"); opened again, it is the new one.
+    NFS reports ESTALE for an open file that another machine replaced or removed, or after the
+    server restarted; reopening the path gives the current file.
 
     Parameters
     ----------
     read
-        Opens and reads; nothing that it has opened before is of use.
+        Opens and reads; must not reuse files opened by an earlier call.
 
     Raises
     ------
     OSError
-        If it cannot be read.
+        If ``read`` fails for another reason, or repeatedly.
     """
     for _ in range(_STALE):
         try:
@@ -63,7 +63,7 @@ def opened_again[Found](read: Callable[[], Found]) -> Found:
 
 
 def names_in(folder: Path) -> list[str]:
-    """List a folder that other machines may remove meanwhile; it is then empty."""
+    """Return the names in a folder; empty if it does not exist or was just removed."""
     try:
         return opened_again(lambda: [path.name for path in folder.iterdir()])
     except (FileNotFoundError, NotADirectoryError):

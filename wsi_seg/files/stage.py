@@ -1,4 +1,4 @@
-"""Owns folders of this machine into which what is in object stores is fetched, while it is used."""
+"""Owns temporary local copies of slides in object stores."""
 
 import errno
 import fcntl
@@ -13,27 +13,27 @@ from pathlib import Path
 from wsi_seg.errors import AddressError, OutputError
 from wsi_seg.files.object_path import ObjectPath
 
-# Slides that are fetched at a time: the one that is worked on, and the next one.
+# Slides staged at a time: the current one and the next one.
 SLIDES = 2
 
 _PART_BYTES = 2**24
-_PARTS = 4  # fetched at a time
+_PARTS = 4  # concurrent downloads
 _PREFIX = "wsi-seg-stage-"
 
 
 @contextmanager
 def staging(folder: Path | None) -> Iterator[Path]:
-    """Make a folder that is removed afterwards, or by the next process where this one is killed.
+    """Create a folder and remove it afterwards; if this process is killed, the next one removes it.
 
     Parameters
     ----------
     folder
-        Where to, made where absent; None is the system's folder of temporary files.
+        Parent folder, created if missing; None for the system's temporary folder.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the folder cannot be written.
     """
     root = Path(tempfile.gettempdir()) if folder is None else folder
     try:
@@ -53,12 +53,12 @@ def staging(folder: Path | None) -> Iterator[Path]:
 
 
 def _remove_left(folder: Path) -> None:
-    """Remove a folder that no process has locked."""
+    """Remove a folder unless a process has locked it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if any(folder.iterdir()):  # an empty one may be about to be locked
+            if any(folder.iterdir()):  # an empty one may not be locked yet
                 shutil.rmtree(folder)
         finally:
             os.close(descriptor)
@@ -70,23 +70,23 @@ def fetch(
     *,
     is_wanted: Callable[[], bool] = lambda: True,
 ) -> None:
-    """Fetch objects into files, in parts, and look whether all of them came.
+    """Download objects to files in parts, and check their sizes.
 
     Parameters
     ----------
     sizes
         Size in bytes of each object.
     files
-        Where each goes to.
+        Local file of each object.
     is_wanted
-        Asked before each part; where not any more, the rest is not fetched.
+        Called before each part; if it returns False, the remaining parts are skipped.
 
     Raises
     ------
     AddressError
-        If one cannot be fetched, has another size, or is not wanted any more.
+        If an object cannot be downloaded, or its file is incomplete.
     OutputError
-        If there is no room, or files cannot be written.
+        If there is not enough space, or files cannot be written.
     """
     folder = Path(os.path.commonpath([file.parent for file in files.values()]))
     try:
@@ -127,7 +127,7 @@ def _require_room(nbytes: int, folder: Path) -> None:
 
 
 def fetch_one(remote: ObjectPath, file: Path) -> None:
-    """Fetch an object that must not change meanwhile; see `fetch`."""
+    """Download an object, and raise an error if it changed in the meantime; see `fetch`."""
     try:
         before = remote.stat()
         fetch({remote: before.st_size}, {remote: file})

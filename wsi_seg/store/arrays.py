@@ -33,11 +33,11 @@ class LevelArray:
     shard
         Size of a shard in pixels, a multiple of the chunk's.
     encoding
-        What the bytes of a chunk mean.
+        Codecs of the chunks.
     fill
-        Value of the pixels of chunks that are missing.
+        Pixel value of missing chunks, 0 to 255.
     version
-        Changes whenever the array is made again, so that caches notice.
+        Changes when the array is rewritten, which invalidates cached chunks.
     """
 
     path: Path
@@ -51,7 +51,7 @@ class LevelArray:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of chunks that a shard holds."""
+        """Rows and columns of chunks in a shard."""
         return self.shard.height // self.chunk.height, self.shard.width // self.chunk.width
 
     @property
@@ -61,17 +61,17 @@ class LevelArray:
         return size if self.channels is None else (*size, self.channels)
 
     def shape(self, height: int, width: int) -> tuple[int, ...]:
-        """Shape of an array of this many pixels, ``(H, W, C)`` or ``(H, W)``."""
+        """Return the shape of a region of this size, ``(H, W, C)`` or ``(H, W)``."""
         return (height, width) if self.channels is None else (height, width, self.channels)
 
     @property
     def shape_stored(self) -> tuple[int, ...]:
-        """Shape as zarr has it, ``(c, y, x)`` or ``(y, x)``."""
+        """Shape of the zarr array, ``(c, y, x)`` or ``(y, x)``."""
         size = (self.extent.height, self.extent.width)
         return size if self.channels is None else (self.channels, *size)
 
     def shard_path(self, row: int, column: int) -> Path:
-        """File of the shard at this place in the grid of shards."""
+        """Return the file of the shard at this row and column of the shard grid."""
         middle = "" if self.channels is None else "0/"
         return self.path / f"c/{middle}{row}/{column}"
 
@@ -100,7 +100,7 @@ class _Sharding(BaseModel):
 
 
 class _Metadata(BaseModel):
-    """The parts of an array's ``zarr.json`` that reading needs."""
+    """Fields of an array's ``zarr.json`` that are needed for reading."""
 
     node_type: Literal["array"]
     data_type: Literal["uint8"]
@@ -111,21 +111,21 @@ class _Metadata(BaseModel):
 
 
 def read_level_array(path: Path, bound: Limits | None = None) -> LevelArray:
-    """Read the metadata of one array.
+    """Read the metadata of an array.
 
     Parameters
     ----------
     path
         Folder of the array.
     bound
-        Limits that hold; None to look them up.
+        Limits to apply; None for the current ones.
 
     Raises
     ------
     StoreIncompleteError
         If the folder has no metadata.
     StoreError
-        If the metadata do not describe an array that wsi_seg writes.
+        If the metadata do not describe an array as written by wsi_seg.
     """
     file, bound = path / "zarr.json", bound or limits()
     document, version = read_document(file, bound)
@@ -152,7 +152,7 @@ def read_level_array(path: Path, bound: Limits | None = None) -> LevelArray:
 
 
 def require_level_pixels(file: Path, pixels: int, bound: Limits) -> None:
-    """Refuse a level that claims more pixels than the limits allow; see `wsi_seg.limits`."""
+    """Raise an error if a level declares more pixels than `wsi_seg.limits` allow."""
     _require_most(file, "level_pixels", pixels, bound)
 
 
@@ -162,7 +162,7 @@ def _require_most(file: Path, name: str, size: int, bound: Limits) -> None:
 
 
 def _require_sizes(file: Path, metadata: _Metadata, bound: Limits) -> None:
-    """Hold the sizes that the metadata claim against the limits; see `wsi_seg.limits`."""
+    """Check the declared sizes, which must be consistent and within `wsi_seg.limits`."""
     shape, channels = metadata.shape[-2:], math.prod(metadata.shape[:-2])
     shard = metadata.chunk_grid.configuration.chunk_shape
     chunk = metadata.codecs[0].configuration.chunk_shape
@@ -186,22 +186,22 @@ def read_json(file: Path, bound: Limits | None = None) -> Mapping[str, object]:
     Parameters
     ----------
     file
-        On a disk or behind an address.
+        Local file or address.
     bound
-        Limits that hold; None to look them up.
+        Limits to apply; None for the current ones.
 
     Raises
     ------
     StoreIncompleteError
-        If it is missing.
+        If the file does not exist.
     StoreError
-        If it is not a JSON object.
+        If the file cannot be read or is not a JSON object.
     """
     return read_document(file, bound or limits())[0]
 
 
 def read_document(file: Path, bound: Limits) -> tuple[Mapping[str, object], tuple[int, int]]:
-    """Read a ``zarr.json`` as `read_json` does, and what changes whenever it is written again."""
+    """Read a ``zarr.json`` as `read_json` does; also return a version, which changes with it."""
     try:
         content, version = read_version(file)
     except FileNotFoundError as error:

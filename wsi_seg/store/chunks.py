@@ -1,6 +1,6 @@
-"""Owns the fast region reader: shard index, chunk, decoded pixels, into one array of the caller.
+"""Owns reading regions: looks up chunks in shards, decodes and copies them into one array.
 
-Threads, processes and forks may read at will: nothing is kept open between two reads.
+Safe with threads, processes and forks: no file stays open between two reads.
 """
 
 from collections import deque
@@ -24,20 +24,20 @@ from wsi_seg.store.shards import MISSING, Shard
 Pixels = NDArray[np.uint8]
 Run = Sequence[tuple[int, int]]
 
-# Chunks that a read fetches without help: a region no larger than two chunks a side.
+# Chunks read without the thread pool: at most a region of two chunks per side, not aligned.
 _ALONE = 9
-# Chunks that a thread fetches at one go; their shard is opened once.
+# Chunks per task, all from one shard, which is opened once.
 _RUN = 4
-# Chunks of a shard in an object store that are fetched at one go.
+# The same in an object store, fetched with one request.
 _REMOTE_RUN = 64
-# What a read that leaves nothing behind may hold of the indices of shards.
+# Memory for the shard indices of an uncached read.
 _INDEX_BYTES = 2**20
 
 
 def read_region(
     array: LevelArray, region: Region, *, cached: bool = True, out: Pixels | None = None
 ) -> Pixels:
-    """Read a region inside the array.
+    """Read a region of a level.
 
     Parameters
     ----------
@@ -46,21 +46,21 @@ def read_region(
     region
         Rectangle inside the level.
     cached
-        Whether decoded chunks are kept for the next read; not while the array is being written.
+        Whether to cache decoded chunks; pass False while the array is being written.
     out
-        Filled in place of a new array; see `destination`.
+        Array to fill instead of a new one; see `destination`.
 
     Returns
     -------
     NDArray[np.uint8]
-        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks have the array's fill value.
-        The caller owns it.
+        ``(H, W, C)``, or ``(H, W)`` for a label; missing chunks have the array's fill value. Not
+        shared with the cache.
 
     Raises
     ------
     StoreError
-        If a shard is damaged or a chunk cannot be decoded; names the chunk and its place. If
-        ``out`` does not fit.
+        If a shard is damaged, a chunk cannot be decoded (the message gives its position), or
+        ``out`` has another shape or dtype.
     """
     filled = destination(array.shape(region.height, region.width), out)
     reading = _Reading(array, region, filled, shared_cache() if cached else None)
@@ -72,19 +72,19 @@ def read_region(
 
 
 class _Reading:
-    """One region while it is read into an array."""
+    """State of reading one region into an array."""
 
     def __init__(
         self, array: LevelArray, region: Region, out: Pixels, cache: ChunkCache | None
     ) -> None:
         self._array, self._region, self._out, self._cache = array, region, out, cache
-        # Where an index costs a request it is kept, unless its shard may be written again.
+        # In object stores an index costs a request, so it is cached, unless its shard may change.
         is_kept = object_path(array.path) is not None and OWN not in array.path.parts
         kept = shared_cache() if is_kept else ChunkCache(_INDEX_BYTES)
         self._indices = kept if cache is None else cache
 
     def runs(self) -> list[Run]:
-        """List the chunks to fetch, few of one shard at a time; those that are kept are pasted."""
+        """Copy cached chunks, and return the others in groups of few chunks of one shard."""
         chunk, region = self._array.chunk, self._region
         rows, columns = self._array.grid
         found: dict[tuple[int, int], list[tuple[int, int]]] = {}
@@ -103,7 +103,7 @@ class _Reading:
         ]
 
     def fetch(self, run: Run) -> None:
-        """Read, decode and paste chunks of one shard."""
+        """Read, decode and copy chunks of one shard."""
         with _opened(self._array, *run[0]) as shard:
             spans = [_span(self._array, *place, shard, self._indices) for place in run]
             shard.fetch([span for span in spans if span is not None])
@@ -120,7 +120,7 @@ class _Reading:
         return self._array.path, self._array.version, row, column
 
     def _paste(self, row: int, column: int, pixels: Pixels | None) -> None:
-        """Copy the part of a chunk that is in the region; the fill value if it is missing."""
+        """Copy the part of a chunk inside the region; use the fill value if the chunk is missing."""
         chunk, region = self._array.chunk, self._region
         top, left = row * chunk.height, column * chunk.width
         y, x = max(top, region.y), max(left, region.x)
@@ -132,10 +132,10 @@ class _Reading:
 
 
 def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
-    """Fetch all runs, in this thread and, where there are many chunks, in those of the pool.
+    """Fetch all runs in this thread and, if there are many chunks, in the thread pool.
 
-    A region of a few chunks is fetched here alone: callers that want many regions read them in
-    threads of their own, and handing chunks over would cost more than it gains.
+    For a few chunks the pool would cost more than it gains; callers that read many small regions
+    use their own threads.
     """
     if sum(len(run) for run in runs) <= _ALONE:
         for run in runs:
@@ -156,7 +156,7 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
     try:
         work()
     finally:
-        # Helpers that have not begun have nothing left to do.
+        # Tasks that have not started have nothing to do.
         running = [helper for helper in helpers if not helper.cancel()]
         wait(running)
     for helper in running:
@@ -164,7 +164,7 @@ def _share_out(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
 
 
 def _request(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
-    """Fetch all runs from an object store, which waits for it more than it works."""
+    """Fetch all runs from an object store, with more threads than cores to hide latency."""
     if len(runs) < 2:
         for run in runs:
             fetch(run)
@@ -174,14 +174,14 @@ def _request(fetch: Callable[[Run], None], runs: Sequence[Run]) -> None:
 
 
 def read_encoded(array: LevelArray, row: int, column: int, cache: ChunkCache) -> bytes | None:
-    """Read the stream of one chunk as stored in its shard, or None for a missing chunk."""
+    """Return the encoded bytes of one chunk, or None for a missing chunk."""
     with _opened(array, row, column) as shard:
         span = _span(array, row, column, shard, cache)
         return None if span is None else shard.read(*span)
 
 
 def _opened(array: LevelArray, row: int, column: int) -> Shard:
-    """Shard of a chunk."""
+    """Return the shard that contains a chunk."""
     rows, columns = array.grid
     return Shard(array.shard_path(row // rows, column // columns), rows * columns)
 
@@ -189,7 +189,7 @@ def _opened(array: LevelArray, row: int, column: int) -> Shard:
 def _span(
     array: LevelArray, row: int, column: int, shard: Shard, indices: ChunkCache
 ) -> tuple[int, int] | None:
-    """Offset and size of a chunk in its shard; None if it is missing."""
+    """Return offset and size in bytes of a chunk in its shard; None if it is missing."""
     rows, columns = array.grid
 
     def load() -> Pixels:

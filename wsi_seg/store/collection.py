@@ -29,19 +29,19 @@ class Stores:
     path
         Group folder.
     chosen
-        Names of the only stores that count; None for all. See `only`.
+        Names of the stores to include; None for all. See `only`.
     """
 
     path: Path
     chosen: frozenset[str] | None = None
 
     def only(self, names: Iterable[str]) -> Self:
-        """Take some of the stores, as if there were no others.
+        """Return a copy that is restricted to some of the stores.
 
         Parameters
         ----------
         names
-            Of the stores; other names are without effect.
+            Names of the stores; names that do not exist are ignored.
 
         Examples
         --------
@@ -51,9 +51,9 @@ class Stores:
         return replace(self, chosen=frozenset(names))
 
     def names(self) -> tuple[str, ...]:
-        """Names of the complete stores, sorted.
+        """Return the sorted names of the complete stores.
 
-        Behind an address they are those that the last command stored.
+        In object stores these are the names that the last command stored.
         """
         every = self._all_names()
         return every if self.chosen is None else tuple(n for n in every if n in self.chosen)
@@ -65,7 +65,7 @@ class Stores:
         return tuple(sorted(slides_in(self.path)))
 
     def unfinished(self) -> tuple[str, ...]:
-        """Names of the stores whose writing has begun and not ended, sorted."""
+        """Return the sorted names of the stores that are still unfinished."""
         names = names_in(self.path / PARTIAL)
         return tuple(sorted(name for name in names if not name.startswith(".")))
 
@@ -84,7 +84,7 @@ class Stores:
         return SlideStore(path=path, name=name, image=open_image(path, bound))
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is a complete store of this name, without listing all of them."""
+        """Return whether a complete store of this name exists, without listing all stores."""
         if not isinstance(name, str) or not (self.chosen is None or name in self.chosen):
             return False
         if object_path(self.path) is not None or name in ("", OWN) or Path(name).name != name:
@@ -112,9 +112,9 @@ class Stores:
 
 
 class Collection(Stores):
-    """Folder of slides, at ``path``. Made by `open_collection`.
+    """Folder of slides, at ``path``; created by `open_collection`.
 
-    With ``chosen`` only those slides count; see `only`.
+    With ``chosen`` only those slides are included; see `only`.
 
     Examples
     --------
@@ -127,9 +127,9 @@ class Collection(Stores):
 
 
 class Predictions(Stores):
-    """Folder of predictions of slides, at ``path``. Made by `open_predictions`.
+    """Folder of predictions of slides, at ``path``; created by `open_predictions`.
 
-    With ``chosen`` only those slides count; see `only`.
+    With ``chosen`` only those slides are included; see `only`.
 
     Examples
     --------
@@ -140,12 +140,12 @@ class Predictions(Stores):
     __slots__ = ()
 
     def require_names(self) -> tuple[str, ...]:
-        """Names of the predictions, sorted.
+        """Return the sorted names of the predictions.
 
         Raises
         ------
         StoreError
-            If there are none.
+            If there are no predictions.
         """
         if not (names := self.names()):
             raise StoreError(f"{self.path} holds no predictions; run `wsi-seg infer` first")
@@ -153,7 +153,7 @@ class Predictions(Stores):
 
 
 def open_collection(path: Path | str) -> Collection:
-    """Open a collection of slides that `wsi-seg tile` made.
+    """Open a collection of slides made by `wsi-seg tile`.
 
     Parameters
     ----------
@@ -163,16 +163,16 @@ def open_collection(path: Path | str) -> Collection:
     Returns
     -------
     Collection
-        Gives each slide's store by its name.
+        Mapping of slide names to stores.
 
     Raises
     ------
     StoreNotFoundError
-        If there is nothing at the path.
+        If the path does not exist.
     StoreIncompleteError
-        If it holds unfinished stores only.
+        If all of its stores are unfinished.
     StoreError
-        If it holds predictions, is something else, or is an address that cannot be read.
+        If it contains predictions, is not a collection, or is an address that cannot be read.
 
     Examples
     --------
@@ -186,7 +186,7 @@ def open_collection(path: Path | str) -> Collection:
 
 
 def open_predictions(path: Path | str) -> Predictions:
-    """Open a collection of predictions that `wsi-seg infer` made.
+    """Open a collection of predictions made by `wsi-seg infer`.
 
     Parameters
     ----------
@@ -196,16 +196,16 @@ def open_predictions(path: Path | str) -> Predictions:
     Returns
     -------
     Predictions
-        Gives each prediction by the name of its slide.
+        Mapping of slide names to predictions.
 
     Raises
     ------
     StoreNotFoundError
-        If there is nothing at the path.
+        If the path does not exist.
     StoreIncompleteError
-        If it holds unfinished predictions only.
+        If all of its predictions are unfinished.
     StoreError
-        If it holds slides, is something else, or is an address that cannot be read.
+        If it contains slides, is not a collection, or is an address that cannot be read.
 
     Examples
     --------
@@ -219,23 +219,23 @@ def open_predictions(path: Path | str) -> Predictions:
 
 
 def open_stores(path: Path | str) -> Stores:
-    """Open a collection, be it of slides or of predictions.
+    """Open a collection of slides or of predictions.
 
     Raises
     ------
     StoreNotFoundError, StoreIncompleteError, StoreError
-        As of `open_collection`.
+        As for `open_collection`.
     """
     return Stores(_located(path, "slides or predictions", "wsi-seg tile SLIDES --out"))
 
 
 def _refuse(stores: Stores, kind: str, mistake: str) -> None:
-    """Refuse stores of another kind; all were made by one verb, so the first one tells."""
+    """Raise an error for stores of another kind; all are of one kind, so one is checked."""
     found = None
-    # One is enough: listing thousands takes seconds on network file systems.
+    # Listing thousands of stores takes seconds on network file systems.
     every = stores.names() if object_path(stores.path) is not None else slides_in(stores.path)
     for name in islice(every, 1):
-        with suppress(StoreError):  # damage is reported where that store is opened
+        with suppress(StoreError):  # reported when that store is opened
             found = wsi_seg_attributes(stores.path / name / METADATA).get("kind")
     if found == kind:
         raise StoreError(
@@ -244,7 +244,7 @@ def _refuse(stores: Stores, kind: str, mistake: str) -> None:
 
 
 def _located(path: Path | str, content: str, verb: str) -> Path:
-    """Path of a collection that can be read; the verb would make it."""
+    """Return the path of a collection that can be read; errors suggest the verb that makes it."""
     path = place(path)
     if object_path(path) is not None:
         return _reachable(path, content)
@@ -268,7 +268,7 @@ def _located(path: Path | str, content: str, verb: str) -> Path:
 
 
 def _reachable(path: Path, content: str) -> Path:
-    """Address of a collection, checked with one request."""
+    """Return the address of a collection, checked with one request."""
     try:
         ours = wsi_seg_attributes(path / METADATA)
     except StoreIncompleteError as error:

@@ -1,4 +1,4 @@
-"""Owns writing an image or a label: under a temporary name, in strips, renamed when complete."""
+"""Owns writing an image or label in strips, under a temporary name until it is complete."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,16 +19,16 @@ from wsi_seg.store.writer import commit, delete, remove_if_empty, strip_rows, wr
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draft:
-    """Image or label that is being written; made by `writing`.
+    """Image or label that is being written; created by `writing`.
 
     Parameters
     ----------
     path
-        Folder it is written to.
+        Folder of the unfinished group.
     layout
-        Its size and resolution.
+        Size and resolution.
     nearest
-        Whether coarser levels take pixels as they are, because these are class ids.
+        Whether coarser levels use nearest-neighbour sampling, for class ids.
     """
 
     path: Path
@@ -37,11 +37,11 @@ class Draft:
     _inside: list["Draft"] = field(default_factory=list)
 
     def strips(self, level: int = 0) -> Iterator[Region]:
-        """Regions that `write` takes, from top to bottom."""
+        """Iterate over the strips of a level from top to bottom, as regions for `write`."""
         return self.layout.extents[level].strips(strip_rows(self.path, level), level)
 
     def write(self, strip: Region, pixels: NDArray[np.uint8]) -> None:
-        """Write one strip; what is never written is 0.
+        """Write one strip; strips that are never written are 0.
 
         Parameters
         ----------
@@ -53,14 +53,14 @@ class Draft:
         Raises
         ------
         StoreError
-            If the pixels do not fit there.
+            If the pixels have another shape or dtype than the strip.
         OutputError
             If they cannot be written.
         """
         write_strip(self.path, strip.level, strip.y, pixels)
 
     def inside(self, name: str, layout: Layout, attributes: Mapping[str, object]) -> "Draft":
-        """Begin another one in a folder of this one, such as ``labels/prediction``."""
+        """Start another image or label inside this one, such as ``labels/prediction``."""
         draft = _start_draft(self.path / name, layout, attributes)
         self._inside.append(draft)
         return draft
@@ -78,24 +78,24 @@ def _start_draft(path: Path, layout: Layout, attributes: Mapping[str, object]) -
 
 @contextmanager
 def writing(path: Path, layout: Layout, attributes: Mapping[str, object]) -> Iterator[Draft]:
-    """Write an image or a label: it takes its name, or another's place, when the block ends.
+    """Write an image or label, which replaces an existing one when the block ends.
 
-    Until then it is in the folder of unfinished work, which is never read; after an error it
-    stays there, and the next one begins afresh.
+    Until then it is in the folder of unfinished work, which is never read. After an error it stays
+    there, and the next attempt starts over.
 
     Parameters
     ----------
     path
-        Its name to be: a folder of a collection, or of the ``labels`` of a slide.
+        Final path: a folder in a collection, or in the ``labels`` of a slide.
     layout
-        Its size and resolution.
+        Size and resolution.
     attributes
         Plain JSON values to store; see `wsi_seg.store.info`.
 
     Yields
     ------
     Draft
-        Takes its strips.
+        Object to write the strips with.
 
     Raises
     ------

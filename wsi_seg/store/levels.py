@@ -1,7 +1,7 @@
-"""Owns the levels of an image as a whole: their sizes at once, their arrays when asked for.
+"""Owns the levels of an image; their arrays are opened lazily.
 
-A group records the shapes of its levels, so that opening a slide is reading one file however many
-levels it has. What the metadata of a level say is checked against the record when they are read.
+A group records the shapes of its levels, so that a slide is opened by reading one file. When the
+metadata of a level are read, their shape is compared with the recorded one.
 """
 
 import math
@@ -21,18 +21,18 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Levels(Sequence[LevelArray]):
-    """Arrays of an image, finest first; each is read from disk when it is first asked for.
+    """Arrays of an image, finest first; metadata of each are read at first access.
 
     Parameters
     ----------
     group
         Folder of the image.
     names
-        Of the folders of the arrays in it.
+        Names of the folders of the arrays in it.
     shapes
-        Their shapes, ``(c, y, x)`` or ``(y, x)``.
+        Shapes of the arrays, ``(c, y, x)`` or ``(y, x)``.
     version
-        Changes whenever the group is written again.
+        Changes when the metadata of the group are rewritten.
 
     Examples
     --------
@@ -64,12 +64,12 @@ class Levels(Sequence[LevelArray]):
     @overload
     def __getitem__(self, level: slice) -> Sequence[LevelArray]: ...
     def __getitem__(self, level: int | slice) -> LevelArray | Sequence[LevelArray]:
-        """Array of a level, or of several.
+        """Return the array of a level, or the arrays of a slice of levels.
 
         Raises
         ------
         StoreError
-            If its metadata are missing or damaged, or have another shape than the group records.
+            If its metadata are missing or damaged, or its shape differs from the recorded one.
         """
         if isinstance(level, slice):
             return [self[number] for number in range(len(self))[level]]
@@ -99,12 +99,12 @@ def recorded(
     version: tuple[int, int],
     bound: Limits,
 ) -> Levels:
-    """Levels of a group that records their shapes.
+    """Return the levels of a group that records their shapes.
 
     Raises
     ------
     StoreError
-        If the shapes are not those of the levels of one image, or break the limits.
+        If the shapes do not match the levels, or exceed the limits.
     """
     if len(shapes) != len(names) or len({tuple(shape[:-2]) for shape in shapes}) != 1:
         raise StoreError(
@@ -116,12 +116,12 @@ def recorded(
 
 
 def listed(group: Path, names: Sequence[str], version: tuple[int, int], bound: Limits) -> Levels:
-    """Levels of a group that was written before shapes were recorded: all arrays are read.
+    """Return the levels of a group written before shapes were recorded, reading all metadata.
 
     Raises
     ------
     StoreError
-        If the metadata of one are missing, damaged or not ours.
+        If the metadata of a level are missing, damaged or not written by wsi_seg.
     """
     arrays = dict(enumerate(read_level_array(group / name, bound) for name in names))
     shapes = tuple(array.shape_stored for array in arrays.values())

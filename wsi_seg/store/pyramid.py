@@ -1,4 +1,4 @@
-"""Owns coarser levels: from rows of level 0 while they are in memory, or from a level on disk."""
+"""Owns computing coarser levels, from rows of level 0 in memory or from a level on disk."""
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,20 +19,20 @@ from wsi_seg.store.writer import shard_checksums, write_rows
 Pixels = NDArray[np.uint8]
 ShardRow = tuple[int, int]
 
-# Side of the blocks in which a coarser level is computed from one on disk.
+# Width of the blocks in which a coarser level is computed from one on disk.
 _BLOCK_PX = 1024
 
 
 @dataclass(slots=True)
 class Written:
-    """What was written of coarser levels.
+    """Parts of coarser levels that were written.
 
     Parameters
     ----------
     rows
-        Level, and row in its grid of shards.
+        Level, and row in its shard grid.
     checksums
-        Checksum of each shard's file, by its path inside the group; none for one that is all 0.
+        Checksum of each shard file, by its path inside the group; shards of only 0 have no file.
     """
 
     rows: list[ShardRow] = field(default_factory=list)
@@ -40,18 +40,18 @@ class Written:
 
 
 class CoarserLevels:
-    """Computes and writes levels 1 and up from rows of level 0, while these are in memory.
+    """Computes and writes levels 1 and up from rows of level 0 in memory.
 
-    Levels are made as far as each is half the finer one, and that one is encoded without loss;
-    `fill_pyramid` does the rest, with the same bytes. Memory: one row of shards of each level.
-    For one thread.
+    Stops at the first level that is not half the finer one, or whose finer one has lossy encoding;
+    `fill_pyramid` writes the remaining levels, with the same result. Holds one row of shards of
+    each level in memory. Not thread-safe.
 
     Parameters
     ----------
     group
-        Group that `create_multiscale` made.
+        Group created by `create_multiscale`.
     nearest
-        Take the pixel nearest to each centre (labels), not the area mean (images).
+        Whether to use nearest-neighbour sampling (labels), not the area mean (images).
 
     Attributes
     ----------
@@ -76,20 +76,20 @@ class CoarserLevels:
             )
 
     def put(self, y: int, rows: Pixels) -> Written:
-        """Take rows of level 0, and write each row of shards that is complete with them.
+        """Add rows of level 0, and write each row of shards that they complete.
 
         Parameters
         ----------
         y
-            First row. Where it is not the one after the last rows, all starts afresh here: a row
-            of shards is left out unless all of its rows are seen from here on.
+            First row. If it does not continue the previous rows, buffered rows are dropped: a row
+            of shards is only written if all of its rows are added without a gap.
         rows
             ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, any height.
 
         Raises
         ------
         StoreError
-            If ``rows`` do not fit there.
+            If ``rows`` have another width, channels or dtype, or extend beyond the level.
         OutputError
             If a shard cannot be written.
         """
@@ -108,12 +108,12 @@ class CoarserLevels:
 
 
 def _follows(source: LevelArray, target: LevelArray) -> bool:
-    """Whether a level can be made from rows of the finer one as they were before encoding."""
+    """Return whether a level can be computed from the rows of the finer one before encoding."""
     return is_half(source.extent, target.extent) and source.encoding.exact
 
 
 class _Level:
-    """One coarser level while it is made, row of shards by row of shards."""
+    """One coarser level, computed one row of shards at a time."""
 
     def __init__(
         self,
@@ -128,22 +128,22 @@ class _Level:
         self._nearest, self._coarser = nearest, coarser
         height = min(array.shard.height, array.extent.height)
         self._rows = np.empty(array.shape(height, array.extent.width), dtype=np.uint8)
-        self._odd: Pixels | None = None  # row of the finer level that waits for its neighbour
-        self._next = -1  # row of the finer level that would continue the last ones
-        self._begin = 0  # first own row since rows came without a gap
+        self._odd: Pixels | None = None  # last row of the finer level, until the next one is added
+        self._next = -1  # next row expected of the finer level
+        self._begin = 0  # first row of this level after the last gap
 
     def put(self, y: int, rows: Pixels, written: Written) -> None:
-        """Take rows of the finer level, and hand what they become on to the coarser level."""
+        """Add rows of the finer level, and pass the halved rows on to the coarser level."""
         for top, part in self._halves(y, rows):
             if self._coarser is not None:
                 self._coarser.put(top, part, written)
             self._write(top + len(part), written)
 
     def _halves(self, y: int, rows: Pixels) -> Iterator[tuple[int, Pixels]]:
-        """Own rows that come of finer ones, in parts of one row of shards, with their places."""
+        """Yield halved rows, in parts within one row of shards, each with its first row."""
         if y != self._next:
             self._odd, self._begin = None, -(-y // 2)
-            if y % 2:  # the other half of its pair was not seen
+            if y % 2:  # the other row of its pair is missing
                 y, rows = y + 1, rows[1:]
         self._next = y + len(rows)
         if self._odd is not None and len(rows):
@@ -156,7 +156,7 @@ class _Level:
         yield from self._placed(y, rows)
 
     def _placed(self, y: int, rows: Pixels) -> Iterator[tuple[int, Pixels]]:
-        """Halve finer rows, in pairs, into their place."""
+        """Halve pairs of finer rows into the buffer."""
         height, top = self._array.shard.height, y // 2
         while len(rows):
             begin = top % height
@@ -167,7 +167,7 @@ class _Level:
             top, rows = top + len(part), rows[len(pairs) :]
 
     def _write(self, end: int, written: Written) -> None:
-        """Write the row of shards that ends here, if one does and was seen from its begin on."""
+        """Write the row of shards that ends at this row, if there is one and all its rows were added."""
         height = self._array.shard.height
         row = (end - 1) // height
         y = row * height
@@ -185,18 +185,18 @@ def fill_pyramid(
     progress: Progress,
     done: Collection[ShardRow] = frozenset(),
 ) -> dict[str, int]:
-    """Compute levels 1 and up, each from the level above it, strip by strip.
+    """Compute levels 1 and up, each from the next finer level, strip by strip.
 
     Parameters
     ----------
     path
         Group whose level 0 is complete.
     nearest
-        Take the pixel nearest to each centre (labels), not the area mean (images).
+        Whether to use nearest-neighbour sampling (labels), not the area mean (images).
     progress
-        Advanced by finished Mpx.
+        Advanced by megapixels written.
     done
-        What `CoarserLevels` has written already: level, and row in its grid of shards.
+        Rows of shards that `CoarserLevels` has written: level, and row in its shard grid.
 
     Returns
     -------
@@ -213,7 +213,7 @@ def fill_levels(
     progress: Progress,
     done: Collection[ShardRow] = frozenset(),
 ) -> dict[str, int]:
-    """Compute the levels of an image that was opened; see `fill_pyramid`."""
+    """Compute levels 1 and up of an open image; see `fill_pyramid`."""
     left = [
         (number, row)
         for number in range(1, len(arrays))
@@ -239,7 +239,7 @@ def _strip_area(array: LevelArray, row: int) -> int:
 
 
 def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bool) -> Pixels:
-    """Compute one strip of a level from a finer level.
+    """Compute one strip of a level from the next finer level.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
     y
         First row of the strip.
     nearest
-        Take the pixel nearest to each centre, not the area mean.
+        Whether to use nearest-neighbour sampling, not the area mean.
 
     Returns
     -------
@@ -257,7 +257,7 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
     """
     y_end = min(y + target.shard.height, target.extent.height)
     out = np.empty(target.shape(y_end - y, target.extent.width), dtype=np.uint8)
-    # Whole chunks, so that each is decoded once; few, because sums take several times their bytes.
+    # Whole chunks, so that each is decoded once; few, as sums take several times their memory.
     step = target.chunk.width * max(1, _BLOCK_PX // target.chunk.width)
     for x in range(0, target.extent.width, step):
         part = out[:, x : x + step]
@@ -268,7 +268,7 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
 def _reduce_block(
     source: LevelArray, target: LevelArray, place: tuple[int, int], out: Pixels, *, nearest: bool
 ) -> None:
-    """Fill the part of a level at a row and column from the finer level."""
+    """Compute the block of a level at (row, column) from the finer level, into ``out``."""
     full, small, (height, width) = source.extent, target.extent, out.shape[:2]
     y_edges = cell_edges((place[0], place[0] + height), full.height, small.height)
     x_edges = cell_edges((place[1], place[1] + width), full.width, small.width)

@@ -1,4 +1,4 @@
-"""Owns the store of one slide, or of its prediction: its image and labels."""
+"""Owns the store of one slide or prediction: its image and labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ from wsi_seg.store.picture import small_picture
 
 @dataclass(frozen=True, slots=True)
 class SlideStore:
-    """One slide's group: its image, and labels next to it.
+    """Zarr group of one slide: its image and labels.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class SlideStore:
     name
         Name of the slide.
     image
-        The slide's pixels, or a prediction's probabilities; class ids where only those were saved,
-        with what is stored about the prediction.
+        Pixels of the slide, or probabilities of a prediction; if only class ids were saved, these,
+        with the attributes of the prediction.
 
     Examples
     --------
@@ -57,39 +57,39 @@ class SlideStore:
 
     @property
     def attributes(self) -> Mapping[str, object]:
-        """What wsi_seg stored about the slide."""
+        """Attributes that wsi_seg stored for the slide."""
         return self.image.attributes
 
     @property
     def info(self) -> StoreInfo:
-        """What `wsi-seg tile` stored about the slide.
+        """Validated attributes that `wsi-seg tile` stored for the slide.
 
         Raises
         ------
         StoreError
-            If a value does not fit, for example because this is a prediction.
+            If a value is invalid, for example because this is a prediction.
         """
         return StoreInfo.from_json(self.attributes, self.path)
 
     @property
     def prediction(self) -> PredictionInfo:
-        """What inference stored about the prediction.
+        """Validated attributes that inference stored for the prediction.
 
         Raises
         ------
         StoreError
-            If a value does not fit, for example because this is a slide.
+            If a value is invalid, for example because this is a slide.
         """
         return PredictionInfo.from_json(self.attributes, self.path)
 
     @property
     def saved(self) -> Save:
-        """What there is of a prediction."""
+        """Whether a prediction has probabilities, labels or both."""
         return _saved(self.path, self.attributes)
 
     @property
     def probabilities(self) -> Multiscale:
-        """Probabilities of a prediction, one channel for each class, value / 255.
+        """Probabilities of a prediction: one channel per class, uint8, value / 255.
 
         Raises
         ------
@@ -105,25 +105,25 @@ class SlideStore:
 
     @property
     def warning(self) -> str | None:
-        """Sentence about tiles of a prediction that could not be read; None if all could."""
+        """Warning about tiles of a prediction that could not be read; None if all were read."""
         if not (unread := self.image.quarantined):
             return None
         return f"{self.name}: {len(unread)} tiles could not be read; they count as background"
 
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels that are complete, sorted."""
+        """Return the sorted names of the complete labels."""
         labels = self.path / LABELS
         return tuple(
             name for name in sorted(label_list(labels)) if (labels / name / METADATA).is_file()
         )
 
     def label(self, name: str) -> Multiscale:
-        """Open the label of this ``name``, of one id for each pixel.
+        """Open the label called ``name``, which has one class id per pixel.
 
         Raises
         ------
         StoreError
-            If there is no such label; names those that exist. If it has a plane for each class.
+            If there is no such label (the message lists the labels), or it has a plane per class.
         """
         found = self.planes(name)
         if found.channels is not None:
@@ -131,12 +131,12 @@ class SlideStore:
         return found
 
     def planes(self, name: str) -> Multiscale:
-        """Open the label of this ``name`` as it is: with planes where classes overlap.
+        """Open the label called ``name``, which may have one plane per class if classes overlap.
 
         Raises
         ------
         StoreError
-            If there is no such label; names those that exist.
+            If there is no such label; the message lists the labels.
         """
         if name not in self.label_names():
             known = ", ".join(self.label_names()) or "none"
@@ -151,7 +151,7 @@ class SlideStore:
         size_px: tuple[int, int],
         fill: int | None = None,
     ) -> NDArray[np.uint8]:
-        """Read a rectangle of the slide at any resolution; see `read_centred`.
+        """Read a rectangle of the slide at any resolution, ``(H, W, C)`` uint8; see `read_centred`.
 
         Examples
         --------
@@ -162,16 +162,16 @@ class SlideStore:
         )
 
     def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
-        """Whole slide as a picture; see `Multiscale.thumbnail`."""
+        """Return the whole slide, downsampled, as ``(H, W, 3)`` uint8; see `Multiscale.thumbnail`."""
         return self.image.thumbnail(longest_px)
 
     @property
     def slice_mm(self) -> float | None:
-        """Millimetres to the next slice of the volume; None where it is a slice of none."""
+        """Millimetres to the next slice, if it is a slice of a volume; else None."""
         return self.info.slice_mm
 
     def sibling(self, name: str) -> "SlideStore | None":
-        """Open another slide of the same collection; None if there is none of this name."""
+        """Open another slide of the same collection; return None if it does not exist."""
         path = self.path.parent / name
         return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
 
@@ -191,7 +191,7 @@ class SlideStore:
 
 
 def planes_error(slide: str, label: str) -> StoreError:
-    """Error about a label with a plane for each class, for what takes one id for each pixel."""
+    """Return the error for a label with one plane per class where one id per pixel is required."""
     return StoreError(
         f"slide {slide}: label {label!r} has a plane for each of its classes, which overlap; this "
         "needs one id for each pixel; draw or predict one class at a time, or exclusive ones"
@@ -199,19 +199,19 @@ def planes_error(slide: str, label: str) -> StoreError:
 
 
 def open_image(path: Path, bound: Limits | None = None) -> Multiscale:
-    """Open what a slide's group shows: see `SlideStore.image`.
+    """Open the image of a slide's group; see `SlideStore.image`.
 
     Parameters
     ----------
     path
         Group folder.
     bound
-        Limits that hold; None to look them up.
+        Limits to apply; None for the current ones.
 
     Raises
     ------
     StoreError
-        If it is missing, damaged or not one of ours.
+        If the group is missing, damaged or not written by wsi_seg.
     """
     bound = bound or limits()
     document, version = read_document(path / METADATA, bound)
@@ -226,4 +226,4 @@ def open_image(path: Path, bound: Limits | None = None) -> Multiscale:
 def _saved(path: Path, attributes: Mapping[str, object]) -> Save:
     saved = attributes.get("saved", "both")
     known = next((one for one in SAVED if one == saved), None)
-    return known or PredictionInfo.from_json({"saved": saved}, path).saved  # says what is wrong
+    return known or PredictionInfo.from_json({"saved": saved}, path).saved  # raises an error that names the value
