@@ -1,4 +1,4 @@
-"""Owns finding what is damaged or unfinished in a collection, and moving it to quarantine."""
+"""Owns finding damaged and unfinished stores in a collection, and quarantining damaged ones."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,18 +18,18 @@ from wsi_seg.store.slide_store import open_image
 
 @dataclass(slots=True)
 class Audit:
-    """What a check of a collection found.
+    """Result of checking a collection.
 
     Parameters
     ----------
     sound
-        Names of the stores without a fault.
+        Names of the stores without faults.
     faults
-        What is wrong, one sentence each, by store.
+        Faults of each store, by name, one sentence each.
     files, nbytes
-        How much was read and compared.
+        Number and total size in bytes of the files whose digests match.
     quarantined
-        Where damaged stores were put, by name.
+        New paths of damaged stores, by name.
     """
 
     sound: list[str] = field(default_factory=list)
@@ -47,17 +47,17 @@ class Audit:
         }
 
     def lines(self) -> list[str]:
-        """Figures as sentences for people."""
+        """Return the result as lines of text."""
         compared = f"{self.files} files, {self.nbytes / 1e6:.1f} MB compared with their digests"
         moved = [f"{name} is now {path}" for name, path in self.quarantined.items()]
         return [f"{len(self.sound)} stores are sound: {compared}", *moved]
 
     def to_json(self) -> dict[str, object]:
-        """Figures as plain JSON values."""
+        """Return the numbers as JSON values."""
         return {"stores": self.sound, "files": self.files, "bytes": self.nbytes}
 
     def require_whole(self) -> None:
-        """Raise a `BatchError` that names the first fault of each store, if there is one."""
+        """Raise a `BatchError` with the first fault of each store, if there are faults."""
         require_none(self.failures, done=len(self.sound))
 
 
@@ -69,16 +69,15 @@ def audit_collection(collection: Stores, *, quarantine: bool = False, progress: 
     collection
         Slides or predictions, on a local disk.
     quarantine
-        Whether stores with faults are moved to ``.wsi_seg/quarantine`` inside of the collection, so
-        that no verb takes them and the one that made them makes them again.
+        Whether to move stores with faults to ``.wsi_seg/quarantine`` in the collection, so that
+        verbs ignore them, and the verb that made them makes them again.
     progress
         Advanced by stores.
 
     Returns
     -------
     Audit
-        What was found; unfinished stores are faults, and are never moved.
-
+        Faults of all stores; unfinished stores count as faults, but are never moved.
     """
     audit = Audit()
 
@@ -115,7 +114,7 @@ def _audit_store(store: Path, audit: Audit) -> list[str]:
 
 
 def _audit_group(group: Path, audit: Audit) -> list[str]:
-    """Check one image or label; of a prediction of class ids alone, what is stored about it."""
+    """Check one image or label, or the attributes of a prediction of class ids only."""
     try:
         arrays = list(open_image(group).arrays)
         digests = read_digests(group)
@@ -149,7 +148,7 @@ def _compare(group: Path, digests: Mapping[str, str], audit: Audit) -> list[str]
 
 
 def _audit_shards(group: Path, array: LevelArray, digests: Mapping[str, str]) -> list[str]:
-    """Check the index of each shard, and that no shard came from elsewhere."""
+    """Check the index of each shard, and that each shard has a digest."""
     found = []
     level = array.path.relative_to(group).as_posix()
     rows, columns = array.grid

@@ -120,7 +120,7 @@ class _Reading:
         return self._array.path, self._array.version, row, column
 
     def _paste(self, row: int, column: int, pixels: Pixels | None) -> None:
-        """Copy the part of a chunk inside the region; use the fill value if the chunk is missing."""
+        """Copy the part of a chunk inside the region, or the fill value if it is missing."""
         chunk, region = self._array.chunk, self._region
         top, left = row * chunk.height, column * chunk.width
         y, x = max(top, region.y), max(left, region.x)

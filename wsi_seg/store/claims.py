@@ -1,8 +1,8 @@
-"""Owns claims: which process has which part of unfinished work, never two the same part.
+"""Owns claims, by which each part of unfinished work is assigned to at most one process.
 
-A claim is a file that only one process can make (`create_new`), with the process's name in it. The
-part of a process that has ended is taken over by making the next file, ``part.1`` after
-``part.0``: again only one can, and nothing that others have is touched.
+A claim is a file that only one process can create (`create_new`); it contains the name of the
+process. A process takes over the part of one that exited by creating the next file, ``part.1``
+after ``part.0``: again only one succeeds, and no existing claim is modified.
 """
 
 import time
@@ -13,19 +13,19 @@ from wsi_seg.files.atomic import create_new
 from wsi_seg.files.shared import names_in, read_replaced
 from wsi_seg.store.presence import Presence
 
-# Looks at a folder whose listing is older than what is in it, and seconds between two of them.
+# Attempts if the listing of a folder is out of date, and seconds between them.
 _LOOKS, _WAIT = 5, 0.05
 
 
 class Claims:
-    """Parts of the work in one folder, as one process sees them.
+    """Claims in one folder, on behalf of one process.
 
     Parameters
     ----------
     folder
-        Where claims are; who takes one makes it before.
+        Folder of the claims; must exist before `take`.
     presence
-        Of the process.
+        Presence of the process.
 
     Examples
     --------
@@ -38,21 +38,21 @@ class Claims:
         self._folder, self._owner, self._watcher = folder, presence.id, presence.watcher
 
     def take(self, part: str) -> bool:
-        """Take a part, unless a live process has it.
+        """Claim a part, unless a live process has claimed it.
 
         Returns
         -------
         bool
-            Whether this process has it now, or had it before.
+            Whether this process holds the claim, new or existing.
 
         Raises
         ------
         FileNotFoundError
-            If the folder is gone: the work was finished, or removed.
+            If the folder does not exist: the work was completed or removed.
         OSError
             If a claim cannot be written.
         """
-        number, owner = -1, None  # mostly nobody has had it
+        number, owner = -1, None  # usually there is no claim yet
         for _ in range(_LOOKS):
             if owner == self._owner:
                 return True
@@ -62,27 +62,27 @@ class Claims:
                 is_last = _last_numbers(self._folder).get(part) == number + 1
                 if is_last and (owner is None or self._read(part, number) == owner):
                     return True
-                # What was taken over had been given back, and perhaps taken by another one since.
+                # The old claim was released, and another process may have claimed the part.
                 self._path(part, number + 1).unlink(missing_ok=True)
             number, owner = self._last(part)
-        return owner == self._owner  # else the folder is listed as it was before
+        return owner == self._owner  # otherwise the listing is still out of date
 
     def has(self, part: str) -> bool:
-        """Whether this process has a part; another one may have taken it for ended."""
+        """Return whether this process still holds a part; it may have been taken over."""
         return self._last(part)[1] == self._owner
 
     def holder(self, part: str) -> str | None:
-        """Live process that has a part, empty where it has not said its name; None for none."""
+        """Return the live process that holds a part, or None; "" if its claim has no name yet."""
         number, owner = self._last(part)
         return owner if owner is not None and self._lives(part, number, owner) else None
 
     def is_left(self, part: str) -> bool:
-        """Whether a process had a part and has ended."""
+        """Return whether the process that claimed a part has exited."""
         number, owner = self._last(part)
         return owner is not None and not self._lives(part, number, owner)
 
     def held(self) -> dict[str, bool]:
-        """Tell of each part that was taken, and not given back, whether its process lives."""
+        """Return all claimed parts, each with whether its process is alive."""
         found = {}
         for part in _last_numbers(self._folder):
             number, owner = self._last(part)
@@ -91,20 +91,20 @@ class Claims:
         return found
 
     def give_back(self, part: str) -> None:
-        """Let others take a part, if this process has it."""
+        """Release a part, if this process holds it."""
         number, owner = self._last(part)
         if owner == self._owner:
-            for before in range(number + 1):  # its own last, so that nobody takes an older one over
+            for before in range(number + 1):  # own claim last, so that no older one is taken over
                 self._path(part, before).unlink(missing_ok=True)
 
     def _path(self, part: str, number: int) -> Path:
         return self._folder / f"{part}.{number}"
 
     def _last(self, part: str) -> tuple[int, str | None]:
-        """Find number and owner of the last claim of a part; None where nobody has it.
+        """Return number and owner of the last claim of a part; the owner is None if unclaimed.
 
-        The folder is listed, as a process that is killed while it gives back leaves a gap before
-        its last one. A listing may be older than what is read.
+        The folder is listed, because a process killed while releasing a claim leaves a gap in the
+        numbers. The listing may be out of date.
         """
         for look in range(_LOOKS):
             time.sleep(_WAIT if look else 0)
@@ -115,14 +115,14 @@ class Claims:
         return number, owner
 
     def _read(self, part: str, number: int) -> str | None:
-        """Owner of a claim, empty where it has not said its name; None if there is no claim."""
+        """Return the owner of a claim, "" if it has no name yet, None if there is no claim."""
         try:
             return read_replaced(self._path(part, number)).decode()
         except FileNotFoundError:
             return None
 
     def _lives(self, part: str, number: int, owner: str) -> bool:
-        """Whether an owner lives; one that has not said its name had time to, or was killed."""
+        """Return whether an owner is alive; without a name, until the lease of the claim expires."""
         if owner:
             return self._watcher.lives(owner)
         return not self._watcher.is_silent(str(self._path(part, number)), 0)
@@ -132,7 +132,7 @@ class Claims:
 
 
 def owners_of(folder: Path) -> dict[str, str]:
-    """Name the last owner of each part that was ever taken in a folder, dead or alive."""
+    """Return the last owner of each claimed part in a folder, whether alive or not."""
     found = {}
     for part, number in sorted(_last_numbers(folder).items()):
         with suppress(FileNotFoundError):
@@ -141,9 +141,9 @@ def owners_of(folder: Path) -> dict[str, str]:
 
 
 def claims_in(folder: Path) -> dict[str, tuple[str, float]]:
-    """Name the last owner of each part, as `owners_of` does, and when it was taken.
+    """Return the last owner of each part, as `owners_of` does, and the time of the claim.
 
-    That is in seconds since 1970, by the clock of the file's server.
+    The time is in seconds since 1970, by the clock of the file server.
     """
     found = {}
     for part, number in sorted(_last_numbers(folder).items()):
@@ -155,7 +155,7 @@ def claims_in(folder: Path) -> dict[str, tuple[str, float]]:
 
 
 def _last_numbers(folder: Path) -> dict[str, int]:
-    """Highest number of the claims of each part; none where the folder is gone."""
+    """Return the highest claim number of each part; empty if the folder does not exist."""
     found: dict[str, int] = {}
     for name in names_in(folder):
         part, _, number = name.rpartition(".")

@@ -1,9 +1,9 @@
-"""Owns the digests of a finished group: one of each of its files, stored when it is finished.
+"""Owns the digests of all files of a finished group.
 
-A digest is the file's crc32c, then its last four bytes. The index of a shard ends with a crc32c of
-its own, and a checksum over bytes that end with their own checksum is the same for all of them; so
-the crc32c alone would not see the index. Digests find what disks and copies damage, not
-forgery. A label has its own, so a slide's stay the same while labels come and go.
+A digest is the crc32c of a file, followed by its last four bytes. The index of a shard ends with
+its own crc32c, and the crc32c of data followed by their crc32c is constant; so the crc32c alone
+would not depend on the index. Digests detect damage by disks and copies, not manipulation. Labels
+have their own digests, so those of the slide do not change with them.
 """
 
 import hashlib
@@ -26,35 +26,35 @@ ALGORITHM = "crc32c+tail"
 
 OWN_METADATA = f"{OWN}/{METADATA}"
 
-# Smaller checksums are those in a journal of an earlier version: a crc32c alone.
+# Smaller checksums come from journals of earlier versions: a crc32c alone.
 _LEAST = 1 << 8 * END_BYTES
 
 
 def write_digests(
     group: Path, known: Mapping[str, int] | None = None, *, files: Sequence[str] | None = None
 ) -> list[str]:
-    """Write the digests of a group's files, and of its labels that have none.
+    """Write the digests of a group's files, and of its labels without digests.
 
     Parameters
     ----------
     group
-        Folder of an image or a label that will not change any more.
+        Folder of a finished image or label.
     known
-        `shard_checksum` of files that was taken when they were written, by their relative paths;
-        those of labels too. These files are not read again.
+        `shard_checksum` of files by relative path, computed when they were written, including
+        those of labels. These files are not read again.
     files
-        Relative paths of all files in it; None to list them.
+        Relative paths of all files in the group; None to list them.
 
     Returns
     -------
     list[str]
-        Relative paths of the files written; their names may still be on the way to the disk.
+        Relative paths of the files written, whose folders are not synced yet.
 
     Raises
     ------
     OutputError
-        If a file cannot be read, is not there although its checksum is known, or the digests
-        cannot be written.
+        If a file cannot be read, is missing although its checksum is known, or the digests cannot
+        be written.
     """
     taken, inside, written = known or {}, files_in(group) if files is None else files, [DIGESTS]
     if lost := sorted(taken.keys() - set(inside)):
@@ -87,24 +87,24 @@ def write_digests(
 
 
 def _decides(name: str) -> bool:
-    """Whether a file, by its path in its group, decides pixels of the group or describes it."""
+    """Return whether a file, by its path in its group, is data or metadata of the group."""
     first, *rest = name.split("/")
     if is_half_written(name):
         return False
-    if first == OWN:  # lines of a journal are in the order in which workers were done
+    if first == OWN:  # the order of lines in a journal is not deterministic
         return len(rest) == 1 and name not in (DIGESTS, JOURNAL)
     return not rest or not (first == LABELS or first.startswith("."))
 
 
 def file_digest(path: Path, checksum: int | None = None) -> str:
-    """Take the digest of a file; empty if there is none.
+    """Return the digest of a file; empty if the file does not exist.
 
     Parameters
     ----------
     path
         The file.
     checksum
-        Its `shard_checksum` if that is known; else the whole file is read.
+        Its `shard_checksum`, if known; otherwise the whole file is read.
     """
     if checksum is not None and checksum >= _LEAST:
         return f"{checksum:016x}"
@@ -117,12 +117,12 @@ def _spelled(crc: int, end: bytes) -> str:
 
 
 def read_digests(group: Path) -> dict[str, str] | None:
-    """Read the digests of a group; None if it was written before digests were kept.
+    """Read the digests of a group by relative path; None if it has no digests.
 
     Raises
     ------
     StoreError
-        If they are damaged.
+        If the digests are damaged.
     """
     path = own_file(group, DIGESTS)
     if not path.is_file():
@@ -138,17 +138,17 @@ def read_digests(group: Path) -> dict[str, str] | None:
 
 
 def store_digest(group: Path) -> str:
-    """Name the content of a finished group without its labels; empty where digests are not kept."""
-    for name in (DIGESTS, Path(DIGESTS).name):  # where it is, and where stores had it at first
+    """Return a hash of a finished group without its labels; empty if it has no digests."""
+    for name in (DIGESTS, Path(DIGESTS).name):  # now, and in earlier versions
         with suppress(FileNotFoundError):
             return hashlib.sha256((group / name).read_bytes()).hexdigest()
     return ""
 
 
 def group_files(group: Path) -> Iterator[str]:
-    """Relative paths of the files of a group that decide its pixels or describe them.
+    """Iterate over the relative paths of a group's data and metadata files.
 
-    Its digests, its journal, its labels, unfinished work and what is half written are left out.
+    Excludes its digests, journal and labels, unfinished work and partially written files.
     """
     for folder, folders, files in group.walk():
         if folder == group:
@@ -164,6 +164,6 @@ def group_files(group: Path) -> Iterator[str]:
 
 
 def files_in(group: Path) -> list[str]:
-    """Relative paths of all files of a group."""
+    """Return the relative paths of all files of a group."""
     walked = ((folder, name) for folder, _, names in group.walk() for name in names)
     return [(folder / name).relative_to(group).as_posix() for folder, name in walked]

@@ -1,4 +1,4 @@
-"""Owns the metadata files of zarr groups, and which labels a slide lists."""
+"""Owns the metadata files of zarr groups, and the list of labels of a slide."""
 
 import json
 import os
@@ -18,19 +18,19 @@ def write_group(path: Path, attributes: Mapping[str, object], *, sync_name: bool
     Raises
     ------
     OutputError
-        If they cannot be written.
+        If the metadata cannot be written.
     """
     write_atomic(path / METADATA, group_document(attributes), sync_name=sync_name)
 
 
 def group_document(attributes: Mapping[str, object]) -> bytes:
-    """Metadata of a group."""
+    """Return the ``zarr.json`` of a group."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(document, indent=1, allow_nan=False).encode()
 
 
 def require_label_name(name: str) -> None:
-    """Refuse the name of a label that is not the name of a folder of its own.
+    """Raise an error for a label name that is not a valid folder name.
 
     Raises
     ------
@@ -46,14 +46,14 @@ def require_label_name(name: str) -> None:
 
 
 def list_label(labels: Path, name: str) -> None:
-    """Add a label to the list that the group ``labels`` keeps."""
+    """Add a label to the list in the group ``labels``."""
     listed = label_list(labels)
     if name not in listed:
         _write_label_list(labels, [*listed, name])
 
 
 def unlist_label(labels: Path, name: str) -> None:
-    """Take a label from the list that the group ``labels`` keeps."""
+    """Remove a label from the list in the group ``labels``."""
     listed = label_list(labels)
     if name in listed:
         _write_label_list(labels, [other for other in listed if other != name])
@@ -64,7 +64,7 @@ def _write_label_list(labels: Path, names: Sequence[str]) -> None:
 
 
 def label_list(labels: Path) -> list[str]:
-    """Names that the group ``labels`` lists; empty if there is no such group."""
+    """Return the names that the group ``labels`` lists; empty if there is no such group."""
     file = labels / METADATA
     if not file.is_file():
         return []

@@ -1,7 +1,7 @@
-"""Owns the journal next to unfinished work: which units are done, and under which settings.
+"""Owns the journal of unfinished work: its settings, and the units that are finished.
 
-Whoever begins the work writes the settings. Processes that share it then each record what they
-have done in a file of their own, because no network file system lets two append to one.
+The process that starts the work writes the settings. Processes that share the work each record
+their units in a separate file, because concurrent appends are unsafe on network file systems.
 """
 
 import json
@@ -22,36 +22,36 @@ _SHARED = Path(SHARED).name
 class Journal:
     """JSON lines: first the settings, then one line for each finished unit.
 
-    A line that a kill cut short is ignored, so its unit is simply done again.
+    A line truncated by a kill is ignored, so its unit is repeated.
 
     Parameters
     ----------
     path
-        The journal's file; made with its folder when absent.
+        File of the journal; created with its folder if missing.
     settings
-        Plain JSON values that must be equal for the work to be continued.
+        JSON values, which must be equal to continue the work.
     complete
-        Whether the work is finished, so that nothing can be continued.
+        Whether the work is finished, for the error message.
     owner
-        Name of this process where others may work on the same; its units are then in a file of
+        Name of this process if several share the work; its units are then recorded in a file of
         that name in a folder next to the journal.
     parts
-        First unit of each part that a process may take, where this one begins the work; None
-        where another one did.
+        First unit of each part that can be claimed, if this process may start the work; None to
+        require existing work.
 
     Attributes
     ----------
     parts
-        First unit of each part, as whoever began the work has chosen.
+        First unit of each part, as recorded when the work was started.
     is_there
-        Whether the file was there when it was last read; else the work was finished, or removed.
+        Whether the file existed when it was last read; otherwise the work is finished or removed.
 
     Raises
     ------
     StoreError
-        If the journal was started with other settings; the message names the differences.
+        If the journal was started with other settings; the message lists the differences.
     FileNotFoundError
-        If another one began the work, and it is not there any more.
+        If ``parts`` is None and the journal does not exist.
     """
 
     def __init__(
@@ -84,21 +84,21 @@ class Journal:
 
     @property
     def done(self) -> Mapping[str, object]:
-        """Results of the units that were finished when they were last read, keyed by unit."""
+        """Results of the finished units by unit, as of the last read."""
         return self._done
 
     def refresh(self) -> Mapping[str, object]:
-        """Read again what is finished: other processes may have done more."""
+        """Read the results of all processes again, and return them by unit."""
         header, self._done = _read(self.path)
         self.is_there = bool(header)
         return self._done
 
     def record(self, unit: str, result: object = None) -> None:
-        """Note on disk that a unit is finished, after its data are safely on disk."""
+        """Record a finished unit on disk; its data must be synced before."""
         self.record_all({unit: result})
 
     def record_all(self, results: Mapping[str, object]) -> None:
-        """Note several finished units at once, keyed by unit; the disk is waited for once."""
+        """Record several finished units with one fsync; ``results`` are keyed by unit."""
         try:
             append_line(self._units, _lines(results).encode())
         except OSError as error:
@@ -129,23 +129,23 @@ class Journal:
 
 
 def read_settings(path: Path) -> Settings:
-    """Read the settings that a journal was started with; empty if there is no journal."""
+    """Return the settings of a journal; empty if it does not exist."""
     return _settings(_parsed(path))
 
 
 def read_parts(path: Path) -> tuple[int, ...]:
-    """Read the first unit of each part of unfinished work."""
+    """Return the first unit of each part of unfinished work."""
     lines = _parsed(path)
     return _parts(lines[0] if lines else {})
 
 
 def merge_units(path: Path, settings: Settings, units: Mapping[str, object]) -> None:
-    """Make one file of those of all processes, its units in order; for finished work.
+    """Rewrite the journal of finished work with the sorted units of all processes.
 
     Raises
     ------
     OutputError
-        If there is none any more: another process has finished the work.
+        If the journal does not exist, because another process has finished the work.
     """
     if not path.is_file():
         raise OutputError(f"cannot write {path}: another process has finished this meanwhile")
@@ -154,32 +154,32 @@ def merge_units(path: Path, settings: Settings, units: Mapping[str, object]) -> 
 
 
 def read_journal(path: Path) -> tuple[Settings, dict[str, object]]:
-    """Read the settings of a journal, and the units of all processes; see `read_units`."""
+    """Return the settings of a journal, and the results of all processes by unit."""
     header, units = _read(path)
     return _settings([header]), units
 
 
 def read_units(path: Path) -> dict[str, object]:
-    """Read results of the units that are finished, of all processes, keyed by unit."""
+    """Return the results of all processes by unit."""
     return _read(path)[1]
 
 
 def read_file(path: Path) -> dict[str, object]:
-    """Read results of the units that are in one file, keyed by unit."""
+    """Return the results in one file by unit."""
     return _units(_parsed(path))
 
 
 def _lines(results: Mapping[str, object]) -> str:
-    """One line for each unit."""
+    """Return one JSON line for each unit."""
     return "".join(
         json.dumps({"unit": unit, "result": result}) + "\n" for unit, result in results.items()
     )
 
 
 def _read(path: Path) -> tuple[Mapping[str, object], dict[str, object]]:
-    """First line of a journal, and the units of all processes; both empty where it does not parse.
+    """Return the first line of a journal, and the results of all processes by unit.
 
-    Without its settings nothing is known of the work that units were done of.
+    Both are empty if the first line is damaged, because units are useless without their settings.
     """
     lines = _parsed(path)
     if not lines or "settings" not in lines[0]:
@@ -192,7 +192,7 @@ def _read(path: Path) -> tuple[Mapping[str, object], dict[str, object]]:
 
 
 def _settings(lines: Sequence[Mapping[str, object]]) -> Settings:
-    """Take the settings out of the first line; empty where it does not parse."""
+    """Return the settings in the first line; empty if it is damaged."""
     settings = lines[0].get("settings") if lines else None
     return settings if isinstance(settings, dict) else {}
 
@@ -207,7 +207,7 @@ def _units(lines: Sequence[Mapping[str, object]]) -> dict[str, object]:
 
 
 def _parsed(path: Path) -> list[dict[str, object]]:
-    """Lines of a file that parse; a cut or damaged line is left out."""
+    """Return the JSON objects in a file; truncated or damaged lines are skipped."""
     try:
         content = read_replaced(path)
     except (FileNotFoundError, NotADirectoryError):

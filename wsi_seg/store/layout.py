@@ -1,4 +1,4 @@
-"""Owns how collections and multiscale groups are laid out: OME-Zarr 0.5 metadata, zarr arrays."""
+"""Owns the layout of collections and multiscale groups: OME-Zarr 0.5 metadata, zarr arrays."""
 
 import importlib
 import os
@@ -22,27 +22,27 @@ from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder
 if TYPE_CHECKING:
     from wsi_seg.store.multiscale import Multiscale
 
-# Raised whenever what is written can no longer be read as before: 2 made attributes typed.
+# Increased with each incompatible change; version 2 made attributes typed.
 FORMAT = 2
 
-# A shard is as high as a strip and this many times as wide: fewer files, same memory.
+# Width of a shard in strip heights: wide shards need fewer files, and no more memory.
 _SHARD_ASPECT = 8
 
 
 @dataclass(frozen=True, slots=True)
 class LevelLayout:
-    """How one level is stored.
+    """Storage layout of one level.
 
     Parameters
     ----------
     extent
         Size of the level.
     chunk, shard
-        Size of a chunk, and of a shard as a multiple of it.
+        Size in pixels of a chunk, and of a shard, which is a multiple of it.
     encoding
-        What the bytes of a chunk mean.
+        Codecs of the chunks.
     fill
-        Value of the pixels of chunks that are missing.
+        Pixel value of missing chunks, 0 to 255.
     """
 
     extent: Extent
@@ -59,7 +59,7 @@ def strip_layout(
     shard_px: int = 1024,
     encoding: Encoding = Encoding(),  # noqa: B008 (frozen)
 ) -> LevelLayout:
-    """Lay a level out for writing in strips of ``shard_px`` rows."""
+    """Return the layout of a level for writing in strips of ``shard_px`` rows."""
     if chunk_px < 1 or shard_px % chunk_px:
         raise StoreError(f"got shard_px={shard_px}, chunk_px={chunk_px}; expected a whole multiple")
     columns = min(_SHARD_ASPECT, -(-extent.width // shard_px))
@@ -73,20 +73,20 @@ def strip_layout(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """How an image or a label that is to be written is stored.
+    """Storage layout of an image or label to be written.
 
     Parameters
     ----------
     levels
-        Finest first.
+        Layout of each level, finest first.
     channels
         Number of channels, or None for a 2-D label.
     mpp
-        Micrometres per pixel of the slide's level 0, or None where unknown.
+        Micrometres per pixel of the slide's level 0, or None if unknown.
     downsample
         Level-0 pixels of the slide per pixel of this image's level 0.
     coarser
-        Whether levels 1 and up are computed from level 0 in the end; else all are written.
+        Whether levels 1 and up are computed from level 0; otherwise the caller writes them.
 
     Examples
     --------
@@ -114,7 +114,7 @@ class Layout:
         chunk_px: int = 512,
         shard_px: int = 1024,
     ) -> "Layout":
-        """Lay levels of these sizes out for writing in strips of ``shard_px`` rows."""
+        """Return the layout of levels of these sizes for writing in strips of ``shard_px`` rows."""
         return cls(
             levels=tuple(strip_layout(e, chunk_px=chunk_px, shard_px=shard_px) for e in extents),
             channels=channels,
@@ -125,7 +125,7 @@ class Layout:
 
     @classmethod
     def like(cls, image: "Multiscale", *, channels: int | None = None) -> "Layout":
-        """Size and resolution of an image that exists; of a label unless channels are given."""
+        """Return a layout with the size of an image, for a label unless channels are given."""
         return cls.of(
             image.pyramid.extents,
             channels=channels,
@@ -140,19 +140,19 @@ class Layout:
 
 
 def create_collection(path: Path) -> None:
-    """Make an empty collection, or keep one that exists.
+    """Create an empty collection, unless it exists.
 
     Raises
     ------
     StoreError
-        If there is something else at the path.
+        If the path is a zarr group of another program.
     OutputError
-        If it cannot be written.
+        If it cannot be written, or the path exists and is not a collection.
     """
     file = path / METADATA
     is_there = file.is_file()
     is_foreign = not is_there and not _is_of_a_start(path)
-    if is_there or (is_foreign and file.is_file()):  # another process may make it meanwhile
+    if is_there or (is_foreign and file.is_file()):  # another process may create it now
         if wsi_seg_attributes(file).get("kind") != "collection":
             raise StoreError(f"{path} is a zarr group of another program; choose another --out")
         make_own_folder(path)
@@ -164,7 +164,7 @@ def create_collection(path: Path) -> None:
 
 
 def _is_of_a_start(path: Path) -> bool:
-    """Whether all that is at a path is left by commands that are starting, or a kill amid one."""
+    """Return whether a path only contains files of commands that are starting or were killed."""
     try:
         children = [child.name for child in path.iterdir()]
     except FileNotFoundError:
@@ -175,8 +175,8 @@ def _is_of_a_start(path: Path) -> bool:
 
 
 def update_names(path: Path) -> None:
-    """List in a collection the slides that it has, for readers of servers that list no folder."""
-    # Others may add slides meanwhile, and write what they saw: the last one to write looks again.
+    """Store the names of a collection's slides, for readers on web servers without listings."""
+    # Concurrent processes may store outdated names, so names are compared again after writing.
     listed: object = None
     if object_path(path) is not None:
         listed = wsi_seg_attributes(path / METADATA).get("slides")
@@ -187,7 +187,7 @@ def update_names(path: Path) -> None:
 
 
 def slides_in(path: Path, *, known: Iterable[str] = ()) -> Iterator[str]:
-    """Names of the complete stores in a folder, in any order; at ``known`` ones nobody looks."""
+    """Iterate over complete stores in a folder, unsorted; ``known`` ones are not checked."""
     whole = set(known)
     if object_path(path) is not None:
         every = [one.name for one in path.iterdir()]
@@ -210,16 +210,16 @@ def _write_collection(path: Path, names: Sequence[str]) -> None:
 
 
 def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, object]) -> None:
-    """Write all metadata of an empty multiscale image or label, to be filled strip by strip.
+    """Write the metadata of an empty multiscale image or label.
 
-    Metadata that exist are kept, so that unfinished work can be continued.
+    Existing metadata of levels are kept, so that unfinished work can be continued.
 
     Parameters
     ----------
     path
         Group folder; a parent called ``labels`` lists it as an NGFF label.
     layout
-        Its size and resolution.
+        Size and resolution.
     attributes
         Plain JSON values to store under ``wsi_seg``; ``mpp``, ``downsample`` and the ``shapes`` of
         the levels are added.
@@ -283,7 +283,7 @@ def _multiscales(layout: Layout, name: str) -> dict[str, object]:
 
 
 def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
-    """Colours of the classes, as NGFF viewers want them; ids are 1, 2, 3 ... in table order."""
+    """Return the NGFF ``image-label``: colours of ids 1, 2, 3 ... in the order of the table."""
     classes = attributes.get("classes")
     if isinstance(classes, dict):
         classes = classes.get("table")
@@ -298,7 +298,7 @@ def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
 
 
 def create_group(path: Path, attributes: Mapping[str, object]) -> None:
-    """Write the metadata of a group without arrays, such as a prediction of class ids alone.
+    """Write the metadata of a group without arrays, such as a prediction of class ids only.
 
     Parameters
     ----------
@@ -316,28 +316,28 @@ def create_group(path: Path, attributes: Mapping[str, object]) -> None:
 
 
 def update_attributes(path: Path, attributes: Mapping[str, object]) -> None:
-    """Add plain JSON values to the attributes of a group under ``wsi_seg``; others stay."""
+    """Add or replace JSON values in the ``wsi_seg`` attributes of a group."""
     document = read_json(path / METADATA)
     known = document.get("attributes")
     ome = known.get("ome") if isinstance(known, dict) else None
-    # Its name is on the disk, or `commit` sees to it.
+    # Its folder is synced already, or `commit` syncs it.
     ours = {**attributes_of(document, path), **attributes}
     _write_ours(path, ours, ome=ome, sync_name=False)
 
 
 def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
-    """Read the ``wsi_seg`` attributes of a group; empty if it has none.
+    """Read the ``wsi_seg`` attributes of a group; empty if there are none.
 
     Raises
     ------
     StoreError
-        If it cannot be read, or was written in another format.
+        If the file cannot be read, or was written in another format.
     """
     return attributes_of(read_json(file), file.parent)
 
 
 def attributes_of(document: Mapping[str, object], group: Path) -> Mapping[str, object]:
-    """Take the ``wsi_seg`` attributes out of the metadata of a group; see `wsi_seg_attributes`."""
+    """Return the ``wsi_seg`` attributes in the metadata of a group; see `wsi_seg_attributes`."""
     attributes = document.get("attributes")
     found = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
     if not isinstance(found, dict):

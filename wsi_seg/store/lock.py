@@ -1,7 +1,7 @@
-"""Owns which commands may be at work in a folder at the same time.
+"""Owns locking a folder for one command, exclusively or shared among processes of that command.
 
-Most want it for themselves. Those that share their work, as the shards of a run do, only keep off
-others. Reading needs no leave: nothing unfinished can be read.
+Most commands lock it exclusively; shards of one run share it. Readers need no lock, because
+unfinished work is never visible to them.
 """
 
 import errno
@@ -23,22 +23,22 @@ _ALONE = "alone"
 
 @contextmanager
 def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
-    """Hold a folder while a command writes to it.
+    """Lock a folder exclusively while a command writes to it.
 
     Parameters
     ----------
     folder
         Collection or run.
     verb
-        What the command is called, for the message that others get.
+        Name of the command, for the error message of other commands.
     make
-        Whether the folder is made where it is absent, and removed again if it stays empty;
-        otherwise there is nothing to hold. Only what `place` gave is made in an object store.
+        Whether to create the folder if it is missing, and remove it if it stays empty; otherwise a
+        missing folder is not locked. In object stores this needs a path made by `place`.
 
     Raises
     ------
     BusyError
-        If another command is at work there; names its verb, process, host and time.
+        If another command is running there; the message gives its verb, process, host and time.
     OutputError
         If the folder cannot be written.
     """
@@ -55,7 +55,7 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
             raise _busy(folder, watcher.note(owner) if owner else None)
         try:
             for _, other in watcher.others(presence.id):
-                if not other.alone:  # one that wants to be alone has lost against this one
+                if not other.alone:  # an exclusive one has failed to claim
                     raise _busy(folder, other)
             yield
         finally:
@@ -66,36 +66,36 @@ def locked(folder: Path, verb: str, *, make: bool = False) -> Iterator[None]:
 def sharing(
     folder: Path, verb: str, *, shard: str | None = None, options: str = ""
 ) -> Iterator[Presence]:
-    """Work in a folder with other processes of the same command.
+    """Lock a folder together with other processes of the same command.
 
     Parameters
     ----------
     folder
-        Collection; made where absent, and removed if it stays empty.
+        Collection; created if missing, and removed if it stays empty.
     verb
-        What the command is called; others are kept off.
+        Name of the command; other commands are excluded.
     shard
-        Which share of the work this process does.
+        Shard of the work that this process does.
     options
-        Names the options that all of these processes must have.
+        Key of the options, which must be the same in all processes.
 
     Yields
     ------
     Presence
-        Of this process, for its claims.
+        Presence of this process, for its claims.
 
     Raises
     ------
     BusyError
-        If another command is at work there, or one with other options; names its verb, process,
-        host and time.
+        If another command, or the same one with other options, is running there; the message gives
+        its verb, process, host and time.
     OutputError
         If the folder cannot be written.
     """
     require_writable(folder)
     note = Note.own(verb, shard=shard, options=options)
     with _removed_if_empty(folder), _present(folder, note) as presence:
-        # Both kinds first say that they are there, then look: at worst both give way.
+        # Both kinds announce themselves before they check for others: at worst both fail.
         for _, other in presence.watcher.others(presence.id):
             if other.is_own:
                 continue
@@ -121,10 +121,10 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
 
 
 def _sweep(folder: Path, presence: Presence) -> None:
-    """Remove files that were half written when their process was killed."""
-    if object_path(folder) is not None:  # object stores show nothing that is half written
+    """Remove partially written files of killed processes."""
+    if object_path(folder) is not None:  # object stores have no partially written objects
         return
-    # Looked for first: who begins to write after that is not taken for one that has ended.
+    # Before the processes: files of processes that start after this must not be removed.
     inside = (folder, folder / OWN, folder / RUN, *(folder / TURNS).glob("*"))
     left = {path: mark for one in inside for path, mark in partials_in(one).items()}
     if not left:
@@ -139,7 +139,7 @@ def _sweep(folder: Path, presence: Presence) -> None:
 
 @contextmanager
 def _removed_if_empty(folder: Path, *, always: bool = False) -> Iterator[None]:
-    """Remove a folder at the end if it was absent, or in any case, and nothing came into it."""
+    """Remove a folder at the end if it is empty and was missing before, or ``always``."""
     # In an object store there is no folder to remove.
     there = object_path(folder) is not None or (folder.exists() and not always)
     try:
@@ -151,7 +151,7 @@ def _removed_if_empty(folder: Path, *, always: bool = False) -> Iterator[None]:
 
 
 def _is_only_read(folder: Path) -> bool:
-    """Whether nothing can be written to an address; then nobody needs to be kept off."""
+    """Return whether an address is read-only, so that no lock is needed."""
     if (remote := object_path(folder)) is None:
         return False
     probe = remote / RUN / f".{secrets.token_hex(8)}"

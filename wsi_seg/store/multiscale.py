@@ -1,4 +1,4 @@
-"""Owns one multiscale image or label on disk: its pyramid, attributes and reads."""
+"""Owns one stored multiscale image or label: its pyramid, attributes and reading."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -33,22 +33,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Multiscale:
-    """One image or label with its pyramid. Picklable; safe to share among threads.
+    """Multiscale image or label; picklable and thread-safe.
 
     Parameters
     ----------
     path
         Group folder.
     name
-        Name of the slide, or of the label.
+        Name of the slide or label.
     pyramid
-        Extents of all levels; mpp of this image's own level 0.
+        Extents of all levels; mpp of level 0 of this image.
     channels
         Number of channels, or None for a 2-D label.
     attributes
-        What wsi_seg stored about it.
+        Attributes that wsi_seg stored.
     arrays
-        Levels as they are on disk, finest first; see `levels.Levels`.
+        Arrays of the levels, finest first; see `levels.Levels`.
 
     Examples
     --------
@@ -66,12 +66,12 @@ class Multiscale:
 
     @property
     def classes(self) -> ClassTable:
-        """Classes of a label's ids, or of a prediction's channels.
+        """Classes of the ids of a label, or of the channels of a prediction.
 
         Raises
         ------
         StoreError
-            If none are stored.
+            If no classes are stored.
         """
         if not self.names_classes:
             raise StoreError(f"{self.path} names no classes; expected one written by wsi-seg")
@@ -79,7 +79,7 @@ class Multiscale:
 
     @property
     def names_classes(self) -> bool:
-        """Whether pixels are class ids, or channels belong to classes."""
+        """Whether classes are stored, for class ids or channels."""
         return bool(self.attributes.get("classes"))
 
     @property
@@ -89,32 +89,32 @@ class Multiscale:
 
     @property
     def slide_mpp(self) -> float | None:
-        """Micrometres per pixel of the slide's level 0, or None where unknown."""
+        """Micrometres per pixel of the slide's level 0, or None if unknown."""
         return _Scale.model_validate(self.attributes).mpp
 
     @property
     def quarantined(self) -> tuple[Quarantined, ...]:
-        """Tiles of a prediction that could not be read: y, x and reason. It is 0 there."""
+        """Tiles of a prediction that could not be read: y, x and reason; pixels there are 0."""
         stored = {"quarantined": self.attributes.get("quarantined", ())}
         return PredictionInfo.from_json(stored, self.path).quarantined
 
     def parts(self) -> dict[str, Any]:
-        """Give what an image has by name, for another one that reads it otherwise."""
+        """Return all fields by name, to construct an instance of a subclass."""
         return {one.name: getattr(self, one.name) for one in fields(Multiscale)}
 
     def read_levels(self) -> None:
-        """Read the metadata of all levels now; later, a level that was made again is noticed.
+        """Read the metadata of all levels now, not at first access.
 
         Raises
         ------
         StoreError
-            If those of a level are missing or damaged.
+            If the metadata of a level are missing or damaged.
         """
         tuple(self.arrays)
 
     def chunk(self, level: int) -> Extent:
-        """Size of what is decoded at a time, of one level."""
-        self.pyramid.downsample(level)  # names the levels there are, if it is not one
+        """Return the chunk size of a level, which is decoded at a time."""
+        self.pyramid.downsample(level)  # raises for a level that does not exist
         return self.arrays[level].chunk
 
     def read(
@@ -127,35 +127,35 @@ class Multiscale:
         region
             Rectangle inside its level.
         cached
-            Whether decoded chunks are kept for the next read.
+            Whether to cache decoded chunks.
         out
-            Filled in place of a new array; see `destination`.
+            Array to fill instead of a new one; see `destination`.
 
         Returns
         -------
         NDArray[np.uint8]
-            ``(H, W, C)``, or ``(H, W)`` for a label. The caller owns it.
+            ``(H, W, C)``, or ``(H, W)`` for a label; not shared with the cache.
 
         Raises
         ------
         RegionError
-            If the level does not exist or the region sticks out of it.
+            If the level does not exist, or the region extends beyond it.
         StoreError
-            If the store is damaged there, or ``out`` does not fit.
+            If the store is damaged there, or ``out`` has another shape or dtype.
         """
-        self.pyramid.downsample(region.level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(region.level)  # raises for a level that does not exist
         require_inside(region, self.pyramid.extents[region.level], self.name)
         return read_region(self.arrays[region.level], region, cached=cached, out=out)
 
     def level(self, level: int) -> LevelPixels:
-        """One level as an array that reads what is asked for.
+        """Return one level as a lazy array.
 
         Raises
         ------
         RegionError
             If the level does not exist.
         """
-        self.pyramid.downsample(level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(level)  # raises for a level that does not exist
         return LevelPixels(self, level, self.pyramid.extents[level])
 
     def __getitem__(self, key: Index | tuple[Index, ...]) -> NDArray[np.uint8]:
@@ -169,19 +169,19 @@ class Multiscale:
         return self.level(0)[key]
 
     def to_dask(self, level: int = 0) -> "dask.array.Array":
-        """One level as a lazy dask array, ``(H, W, C)`` or ``(H, W)`` uint8."""
+        """Return one level as a lazy dask array, ``(H, W, C)`` or ``(H, W)`` uint8."""
         return self.level(level).to_dask()
 
     def to_zarr(self, level: int = 0) -> "zarr.Array[ArrayV3Metadata]":
-        """One level as zarr-python opens it: read-only, axes ``c, y, x``, or ``y, x``."""
+        """Open one level with zarr-python, read-only, axes ``(c, y, x)`` or ``(y, x)``, uint8."""
         import zarr
         from zarr.storage import LocalStore
 
-        self.pyramid.downsample(level)  # names the levels there are, if it is not one
+        self.pyramid.downsample(level)  # raises for a level that does not exist
         return zarr.open_array(LocalStore(self.arrays[level].path, read_only=True), mode="r")
 
     def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
-        """Whole image, area-averaged so that its longer side has at most ``longest_px`` pixels.
+        """Return the whole image, area-averaged to at most ``longest_px`` pixels per side.
 
         Returns
         -------
@@ -196,17 +196,17 @@ class Multiscale:
 
 
 def read_thumbnail(image: Readable, size: Extent) -> NDArray[np.uint8]:
-    """Whole image at a size no larger than its level 0, ``(H, W, 3)``; see `area_averaged`."""
-    # These pixels are not read again.
+    """Return the whole image downsampled to ``size``, ``(H, W, 3)``; see `area_averaged`."""
+    # Not cached, because these pixels are rarely read again.
     return area_averaged(image.pyramid, partial(image.read, cached=False), size)
 
 
-# Halving even the largest level leaves one pixel long before.
+# Halving the largest level down to one pixel takes fewer levels.
 _MOST_LEVELS = 64
 
 
 class _Dataset(BaseModel):
-    path: str = Field(pattern=r"^\w[\w.-]*$")  # a folder of the group, nowhere else
+    path: str = Field(pattern=r"^\w[\w.-]*$")  # a subfolder of the group
 
 
 class _Scales(BaseModel):
@@ -224,7 +224,7 @@ class _Scale(BaseModel):
 
 
 class _Ours(_Scale):
-    # Absent where a store was written before it was recorded.
+    # Stores of earlier versions have no shapes.
     shapes: list[Annotated[list[PositiveInt], Field(min_length=2, max_length=3)]] | None = None
 
 
@@ -234,12 +234,12 @@ class _Attributes(BaseModel):
 
 
 def open_multiscale(path: Path) -> Multiscale:
-    """Open a group that `create_multiscale` made.
+    """Open a group created by `create_multiscale`.
 
     Raises
     ------
     StoreError
-        If the group or one of its arrays is missing, damaged or not one of ours.
+        If the group or one of its arrays is missing, damaged or not written by wsi_seg.
     """
     bound = limits()
     document, version = read_document(path / METADATA, bound)
@@ -249,8 +249,8 @@ def open_multiscale(path: Path) -> Multiscale:
 def multiscale_of(
     path: Path, document: Mapping[str, object], version: tuple[int, int], bound: Limits
 ) -> Multiscale:
-    """Open a group whose metadata were read; see `open_multiscale`."""
-    stored = attributes_of(document, path)  # refuses other formats
+    """Open a group from its parsed metadata; see `open_multiscale`."""
+    stored = attributes_of(document, path)  # raises for other formats
     try:
         found = _Attributes.model_validate(document.get("attributes"))
     except ValidationError as error:

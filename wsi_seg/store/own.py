@@ -1,4 +1,4 @@
-"""Owns the folder of a group in which wsi_seg keeps files that zarr does not know."""
+"""Owns the folder inside a group for files of wsi_seg that are not part of zarr."""
 
 import json
 from contextlib import suppress
@@ -18,19 +18,19 @@ _EMPTY_ARRAY = {
     "codecs": [{"name": "bytes"}],
     "attributes": {"wsi_seg": "an empty array: zarr looks for no members next to its files"},
 }
-# What zarr reads of such a folder.
+# Makes zarr treat the folder as an array, without warnings about other files.
 EMPTY_ARRAY = json.dumps(_EMPTY_ARRAY, indent=1).encode()
 
 
 def make_own_folder(group: Path) -> None:
-    """Make a group's folder for our own files, as an empty array; keep one that exists.
+    """Create a group's folder for our own files, as an empty array, unless it exists.
 
-    That its name is on the disk is left to whoever needs what is put into it.
+    The parent folder is not synced; callers that need this call `sync`.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the folder cannot be written.
     """
     file = group / OWN / METADATA
     if not file.is_file():
@@ -38,21 +38,21 @@ def make_own_folder(group: Path) -> None:
 
 
 def remove_own_folder(group: Path) -> None:
-    """Remove a group's folder for our own files, unless others are in it, as of a live command."""
+    """Remove a group's folder for our own files if no other files are in it."""
     (group / OWN / METADATA).unlink(missing_ok=True)
     with suppress(OSError):
         (group / OWN).rmdir()
 
 
 def own_file(group: Path, name: str) -> Path:
-    """Path of one of our files on a disk: where it is, or where stores had it at first.
+    """Return the local path of one of our files, also in stores of earlier versions.
 
     Parameters
     ----------
     group
         Folder of an image or a label.
     name
-        Such as `names.DIGESTS`. Stores used to have it next to the metadata, where zarr warns.
+        Path in the group, such as `names.DIGESTS`. Earlier versions kept it next to ``zarr.json``.
     """
     path, before = group / name, group / Path(name).name
     return before if before.is_file() and not path.is_file() else path

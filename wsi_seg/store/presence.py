@@ -1,10 +1,9 @@
-"""Owns who is at work in a folder: a file of each process, and whether that process still lives.
+"""Owns presence files, which show the processes running in a folder and whether they are alive.
 
-Network file systems differ in the locks they keep, so none is relied on alone. A process has ended
-when its file is gone; when the kernel that both run on says that nobody locks its file any more;
-or when its file was not touched for `LEASE` seconds of the clock of whoever watches it, so that
-clocks of machines may differ. In an object store the file is an object, and the one that is locked
-is a file of the machine.
+Locks are not reliable on all network file systems, so heartbeats are used too. A process has
+exited if its file does not exist; if its file is no longer locked (same kernel only); or if its
+file was not touched for `LEASE` seconds, measured by the clock of the observer, so that clocks may
+differ among machines. In an object store the presence is an object, and a local file is locked.
 """
 
 import contextlib
@@ -27,36 +26,36 @@ from wsi_seg.files.half_written import partial_path
 from wsi_seg.files.object_path import object_path
 from wsi_seg.files.shared import names_in, opened_again, read_replaced
 
-# Seconds after which a process that gives no sign has ended, and between two signs.
+# Seconds after the last heartbeat at which a process counts as exited, and between heartbeats.
 LEASE = 60.0
 BEAT = 10.0
 
 _ENDING = ".alive"
 
-# A note in an object store that is not kept is written this often.
+# Attempts to write a note to an object store.
 _PUTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What a process says about itself.
+    """Description that a process writes about itself.
 
     Parameters
     ----------
     verb
         Command, such as ``wsi-seg infer``.
     host, pid
-        Machine, and number of the process there.
+        Machine and process id.
     started
-        Local time, with its zone.
+        Local start time with time zone.
     shard
-        Which share of the work it does, such as ``3/16``; None for all of it.
+        Shard of the work, such as ``3/16``; None for all of it.
     alone
-        Whether no other may be at work meanwhile.
+        Whether the process excludes all others.
     options
-        Names the options that all processes of the command must have; empty where it has none.
+        Key of the options that all processes of the command must share; empty if there are none.
     kernel
-        Names the running kernel where the process has locked its file; empty where it has not.
+        Boot id of the kernel if the process has locked its file; empty otherwise.
     """
 
     verb: str
@@ -72,13 +71,13 @@ class Note:
     def own(
         cls, verb: str, *, shard: str | None = None, alone: bool = False, options: str = ""
     ) -> "Note":
-        """Note of this process."""
+        """Return the note of this process."""
         started = time.strftime("%Y-%m-%d %H:%M:%S %z")
         return cls(verb, socket.gethostname(), os.getpid(), started, shard, alone, options)
 
     @property
     def is_own(self) -> bool:
-        """Whether this very process wrote it."""
+        """Whether this process wrote the note."""
         return (self.host, self.pid) == (socket.gethostname(), os.getpid())
 
     def __str__(self) -> str:
@@ -88,15 +87,14 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class Sign:
-    """Last sign of a process that has not said that it ended.
+    """Last heartbeat of a process whose file exists.
 
     Parameters
     ----------
     time_ns
-        Nanoseconds since 1970, by the clock of the file's server.
+        Nanoseconds since 1970, by the clock of the file server.
     locked
-        Whether the kernel says that the process lives; None where this kernel cannot know, as on
-        another machine.
+        Whether the process holds its lock; None if unknown, for example on another machine.
     """
 
     time_ns: int
@@ -104,19 +102,19 @@ class Sign:
 
     @property
     def silence(self) -> float:
-        """Seconds since then, by the clocks of both."""
+        """Seconds since then, by the clock of this machine."""
         return max(0.0, time.time() - self.time_ns / 1e9)
 
 
 class Presence:
-    """A process at work in a folder: this one, from the beginning of a block to its end.
+    """Context in which this process is registered as running in a folder.
 
     Parameters
     ----------
     folder
-        Where files of processes are; made where absent, and removed if it stays empty.
+        Folder of the presence files; created if missing, and removed if it is empty at the end.
     note
-        What others can read about this one.
+        Description of this process for others.
     """
 
     def __init__(self, folder: Path, note: Note) -> None:
@@ -131,7 +129,7 @@ class Presence:
     def __enter__(self) -> "Presence":
         final = _locked_file(self._path)
         while True:
-            # Another one may remove the folder at its end, or take the file for one of a kill.
+            # Another process may remove the empty folder, or the unfinished file.
             with contextlib.suppress(FileNotFoundError):
                 final.parent.mkdir(parents=True, exist_ok=True)
                 self._make(final)
@@ -147,11 +145,11 @@ class Presence:
         return self
 
     def _make(self, final: Path) -> None:
-        """Make the file, which is whole and locked before anyone sees it."""
+        """Create the file, complete and locked before it becomes visible."""
         hidden = partial_path(final)
         self._descriptor = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         try:
-            # Where there are no locks, or they keep nobody out, signs alone tell.
+            # Without working locks, only heartbeats are used.
             kernel = _kernel() if _lock(self._descriptor, hidden) else ""
             self._text = json.dumps(asdict(replace(self.note, kernel=kernel))).encode()
             os.write(self._descriptor, self._text)
@@ -161,10 +159,10 @@ class Presence:
             raise
 
     def _announce(self) -> None:
-        """Show the note in the object store, if that keeps one of two from writing it."""
+        """Write the note to the object store, if that supports conditional writes."""
         if (remote := object_path(self._path)) is None:
             return
-        for _ in range(_PUTS):  # of which one may get lost
+        for _ in range(_PUTS):  # an accepted write may be lost
             remote.create(self._text)
             if not remote.create(b"another one"):
                 return
@@ -198,32 +196,32 @@ class Presence:
 
 
 class Watcher:
-    """Tells of the processes at work in a folder which of them still live.
+    """Observes the processes running in a folder, and which of them are alive.
 
     Parameters
     ----------
     folder
-        That of `Presence`.
+        Folder of the presence files.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._seen: dict[str, tuple[int, float]] = {}  # last sign, and when it was first seen
+        self._seen: dict[str, tuple[int, float]] = {}  # last heartbeat, and when it was first seen
 
     def owners(self) -> list[str]:
-        """Names of those that have a file, sorted."""
+        """Return the sorted names of the processes with a file."""
         names = names_in(self._folder)
         return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
 
     def note(self, owner: str) -> Note | None:
-        """Read what a process says about itself; None where it has ended, or says nothing."""
+        """Return the note of a process; None if it has exited or the note is unreadable."""
         try:
             return _note(read_replaced(self._folder / f"{owner}{_ENDING}"))
         except OSError:
             return None
 
     def sign(self, owner: str) -> Sign | None:
-        """Last sign of a process; None where its file is gone, so that it has ended."""
+        """Return the last heartbeat of a process; None if it has no file and so has exited."""
         path = self._folder / f"{owner}{_ENDING}"
         remote = object_path(path)
 
@@ -240,19 +238,19 @@ class Watcher:
             return None
         try:
             locked = opened_again(look)
-        except FileNotFoundError:  # gone, or that of another machine
+        except FileNotFoundError:  # removed, or on another machine
             return None if shown is None else Sign(shown, None)
         return locked if shown is None else Sign(shown, locked.locked)
 
     def lives(self, owner: str) -> bool:
-        """Whether a process may still be at work; False is certain."""
+        """Return whether a process may still be running; False is certain."""
         sign = self.sign(owner)
         if sign is None or sign.locked is not None:
             return sign is not None and sign.locked is True
         return not self.is_silent(owner, sign.time_ns)
 
     def is_silent(self, owner: str, sign: int) -> bool:
-        """Whether this sign was the last one for as long as `LEASE`, since it was first asked."""
+        """Return whether a heartbeat in ns has been the last one for over `LEASE` seconds."""
         now = time.monotonic()
         last, since = self._seen.get(owner, (None, now))
         if last != sign:
@@ -261,7 +259,7 @@ class Watcher:
         return now - since > LEASE
 
     def others(self, own: str) -> Iterator[tuple[str, Note]]:
-        """Live processes but one; files of those that have ended are removed."""
+        """Iterate over the other live processes; remove the files of those that have exited."""
         for owner in self.owners():
             if owner == own:
                 continue
@@ -276,14 +274,14 @@ class Watcher:
 
 
 def _locked_file(path: Path) -> Path:
-    """File that a process locks: its own, or, where that is an object, one of its machine."""
+    """Return the file that a process locks: its presence file, or a local one for an object."""
     if object_path(path) is None:
         return path
     return Path(tempfile.gettempdir()) / f"wsi-seg-{os.getuid()}" / path.name
 
 
 def _lock(descriptor: int, path: Path) -> bool:
-    """Lock a file for as long as it is open, and find out whether that keeps others out."""
+    """Lock a file as long as it is open, and return whether the lock excludes others."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with path.open("rb") as other:
@@ -296,7 +294,7 @@ def _lock(descriptor: int, path: Path) -> bool:
 
 
 def _is_locked(descriptor: int) -> bool | None:
-    """Whether the owner of a file still locks it; None where this kernel cannot know."""
+    """Return whether the owner of a file still locks it; None if this kernel cannot know."""
     note = _note(os.pread(descriptor, 4096, 0))
     if note is None or not note.kernel or note.kernel != _kernel():
         return None
@@ -317,7 +315,7 @@ def _note(text: bytes) -> Note | None:
 
 
 def _kernel() -> str:
-    """Name of the running kernel, the same in all its containers and for no other machine."""
+    """Return the boot id of the kernel, which its containers share and no other machine has."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

@@ -167,7 +167,7 @@ class _Level:
             top, rows = top + len(part), rows[len(pairs) :]
 
     def _write(self, end: int, written: Written) -> None:
-        """Write the row of shards that ends at this row, if there is one and all its rows were added."""
+        """Write the row of shards that ends here, if there is one and it has no gap."""
         height = self._array.shard.height
         row = (end - 1) // height
         y = row * height

@@ -1,8 +1,8 @@
-"""Owns the shard file: finished chunk streams one after another, then an index of where they are.
+"""Owns shard files: encoded chunks, followed by an index of their offsets and sizes.
 
-The layout is that of the zarr v3 codec ``sharding_indexed`` with its index at the end: one pair
-of little-endian uint64 ``(offset, nbytes)`` for each chunk in C order, both ``2^64 - 1`` for a
-chunk that is missing, and the crc32c of these pairs.
+The format is the zarr v3 codec ``sharding_indexed`` with the index at the end: one pair of
+little-endian uint64 ``(offset, nbytes)`` for each chunk in C order, both ``2^64 - 1`` for a missing
+chunk, then the crc32c of these pairs.
 """
 
 import os
@@ -22,25 +22,25 @@ from wsi_seg.files.shared import opened_again
 MISSING = np.iinfo(np.uint64).max
 _PAIR_BYTES = 16
 _CRC_BYTES = 4
-# Last bytes of a file that its digest holds.
+# Trailing bytes of a file that its digest contains.
 END_BYTES = 4
 
 
 def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
-    """Write one shard: temporary file, fsync, rename; or one object.
+    """Write one shard atomically: temporary file, fsync, rename; or one object.
 
     Parameters
     ----------
     path
-        The shard's file; its folder is made when absent.
+        File of the shard; its folder is created if missing.
     chunks
-        Encoded chunks in C order, None for a missing one. If all are missing, no file is
-        written, and one that exists is removed.
+        Encoded chunks in C order, None for missing ones. If all are missing, no file is written,
+        and an existing one is removed.
 
     Returns
     -------
     int or None
-        Its `shard_checksum`, or None if there is none.
+        Its `shard_checksum`, or None if no file was written.
 
     Raises
     ------
@@ -65,12 +65,12 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
 
 
 def checksum_and_end_of(content: bytes) -> tuple[int, bytes]:
-    """Take the crc32c of what a file holds, and its last bytes."""
+    """Return the crc32c and the last `END_BYTES` bytes of a file's content."""
     return google_crc32c.value(content), content[-END_BYTES:]
 
 
 def checksum_and_end(path: Path) -> tuple[int, bytes] | None:
-    """Read a whole file: its crc32c and its last bytes; None if there is no such file."""
+    """Read a file, and return its crc32c and last `END_BYTES` bytes; None if it does not exist."""
     checksum, end = 0, b""
     try:
         with path.open("rb") as file:
@@ -83,9 +83,9 @@ def checksum_and_end(path: Path) -> tuple[int, bytes] | None:
 
 
 def shard_checksum(path: Path) -> int | None:
-    """Read a whole shard and return its checksum, or None if there is no such file.
+    """Read a shard and return its checksum, or None if the file does not exist.
 
-    It is the crc32c of the file and then its last bytes, as one number.
+    The checksum is the crc32c of the file followed by its last 4 bytes, as one integer.
     """
     found = checksum_and_end(path)
     return None if found is None else _joined(*found)
@@ -96,14 +96,14 @@ def _joined(crc: int, end: bytes) -> int:
 
 
 class Shard:
-    """One shard, to read chunks from; a context that closes its file. For one thread.
+    """Reader of one shard; a context manager that closes its file. Not thread-safe.
 
     Parameters
     ----------
     path
-        The shard's file, which need not exist. It is opened at the first read.
+        File of the shard, which may not exist; opened at the first read.
     count
-        Number of chunks that a shard holds.
+        Number of chunks per shard.
     """
 
     def __init__(self, path: Path, count: int) -> None:
@@ -130,8 +130,8 @@ class Shard:
         Returns
         -------
         NDArray[np.uint64] or None
-            ``(count, 2)`` offsets and sizes in bytes; None if there is no such file, which means
-            that all its chunks are missing.
+            ``(count, 2)`` offsets and sizes in bytes; None if the file does not exist, so that all
+            chunks are missing.
 
         Raises
         ------
@@ -149,7 +149,7 @@ class Shard:
         return _parse_index(data, self._count, body=total - size, path=self.path)
 
     def fetch(self, spans: Sequence[tuple[int, int]]) -> None:
-        """Fetch chunks that will be read, offsets and sizes, from an object store: all at once."""
+        """Prefetch chunks, given by (offset, size), from an object store with one request."""
         if self._remote is None or not spans:
             return
         try:
@@ -177,7 +177,7 @@ class Shard:
         return data
 
     def _end(self, nbytes: int) -> tuple[bytes, int]:
-        """Last bytes of the file, and its size."""
+        """Return the last ``nbytes`` bytes of the file, and its size."""
         if self._remote is not None:
             return self._remote.read_end(nbytes)
         total = self._of_open_file(lambda descriptor: os.fstat(descriptor).st_size)
@@ -190,7 +190,7 @@ class Shard:
         return self._remote.read_spans([(offset, nbytes)])[0] if kept is None else kept
 
     def _of_open_file[Found](self, read: Callable[[int], Found]) -> Found:
-        """Read from the file, opened again where a network file system has lost its handle."""
+        """Read from the file, reopening it if its NFS handle is stale."""
 
         def again() -> Found:
             try:
@@ -206,7 +206,7 @@ class Shard:
             self._descriptor = os.open(self.path, os.O_RDONLY)
             stat = os.fstat(self._descriptor)
             version = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
-            if self._version not in (None, version):  # its index is of no use any more
+            if self._version not in (None, version):  # its index is outdated
                 raise StoreError(
                     f"shard {self.path} was replaced while it was read; repeat the command"
                 )
@@ -243,7 +243,7 @@ def _parse_index(data: bytes, count: int, *, body: int, path: Path) -> NDArray[n
         )
     index = np.frombuffer(pairs, dtype="<u8").reshape(count, 2).astype(np.uint64)
     present = index[index[:, 0] != MISSING]
-    # Compared one by one: a sum of both could wrap around.
+    # Compared separately first, because the sum could overflow.
     if present.size and (present.max() > body or int((present[:, 0] + present[:, 1]).max()) > body):
         raise StoreError(f"shard {path} is damaged: its index names bytes past its end")
     return index

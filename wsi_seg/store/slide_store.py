@@ -162,7 +162,7 @@ class SlideStore:
         )
 
     def thumbnail(self, longest_px: int = 1024) -> NDArray[np.uint8]:
-        """Return the whole slide, downsampled, as ``(H, W, 3)`` uint8; see `Multiscale.thumbnail`."""
+        """Return the whole slide as ``(H, W, 3)`` uint8 RGB; see `Multiscale.thumbnail`."""
         return self.image.thumbnail(longest_px)
 
     @property
@@ -226,4 +226,4 @@ def open_image(path: Path, bound: Limits | None = None) -> Multiscale:
 def _saved(path: Path, attributes: Mapping[str, object]) -> Save:
     saved = attributes.get("saved", "both")
     known = next((one for one in SAVED if one == saved), None)
-    return known or PredictionInfo.from_json({"saved": saved}, path).saved  # raises an error that names the value
+    return known or PredictionInfo.from_json({"saved": saved}, path).saved  # raises StoreError

@@ -1,8 +1,7 @@
-"""Owns what is known of commands from outside: read from claims and journals, never guessed.
+"""Owns the status of running commands, read from their claims and journals.
 
-What is written changes while it is read. So whatever a process has is read before the list of
-those that live, and again where its owner is not on that list: a process that has ended changes
-nothing any more.
+These files change while they are read. So claims are read before the list of live processes, and
+again if the holder of a claim is not on that list: a process that exited changes nothing more.
 """
 
 import time
@@ -24,24 +23,25 @@ _STATES: tuple[State, ...] = ("done", "running", "stopped", "waiting", "failed")
 
 @dataclass(frozen=True, slots=True)
 class SlideStatus:
-    """Where one slide of a command is.
+    """Status of one slide of a command.
 
     Parameters
     ----------
     slide
-        Its name.
+        Name of the slide.
     state
-        ``done``; ``running``: a live process has some of it; ``stopped``: begun, and nobody has
-        it; ``waiting``: not begun; ``failed``: see ``reason``.
+        ``done``; ``running``: a live process has claimed it or a part of it; ``stopped``: started
+        by a process that exited; ``waiting``: not started; ``failed``: see ``reason``.
     owners
-        Live processes that have parts of it.
+        Live processes that have claimed it or parts of it.
     since
-        When it was taken, in seconds since 1970 by the clock of the file's server; None where it
-        is not running, or is shared by strips.
+        Time of the claim in seconds since 1970, by the clock of the file server; None if it is not
+        running, or is shared by strips.
     strips, strips_done
-        Of a prediction; 0 where a run that is complete did not record them, and of other commands.
+        Number of strips of a prediction; 0 for other commands and complete runs that did not
+        record them.
     reason
-        Why it failed.
+        Error message of a failed slide.
     """
 
     slide: str
@@ -64,19 +64,19 @@ class SlideStatus:
 
 @dataclass(frozen=True, slots=True)
 class ProcessStatus:
-    """A process at work.
+    """Status of a running process.
 
     Parameters
     ----------
     name
-        Of its file.
+        Name of its presence file.
     note
-        What it says about itself.
+        Its description of itself.
     silence
-        Seconds since its last sign.
+        Seconds since its last heartbeat.
     certain
-        Whether the kernel says that it lives. On other machines a process that was killed is
-        taken to live until its last sign is `LEASE` seconds old.
+        Whether a lock proves that it is alive. On other machines a killed process counts as alive
+        until its last heartbeat is `LEASE` seconds old.
     """
 
     name: str
@@ -86,7 +86,7 @@ class ProcessStatus:
 
     @property
     def started(self) -> float:
-        """Seconds since 1970 at which it started, by its clock."""
+        """Start time in seconds since 1970, by the clock of its machine."""
         return datetime.strptime(self.note.started, "%Y-%m-%d %H:%M:%S %z").timestamp()
 
     def __str__(self) -> str:
@@ -96,22 +96,22 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True)
 class CommandStatus:
-    """What is done of a command, running, failed and left.
+    """Status of a command: its slides, processes and remaining time.
 
     Parameters
     ----------
     verb
-        Such as ``tile``.
+        Name of the command, such as ``tile``.
     slides
-        By name; none are known of a command that does not share its work, but for ``infer``.
+        Sorted by name; empty for commands other than ``infer`` that do not share their work.
     processes
-        Those that live.
+        Live processes.
     work, work_done
-        Of the slides that have not failed: tiles of ``infer``, bytes of ``tile``, pixels of level
-        0 of others.
+        Total and completed work of slides that have not failed: tiles for ``infer``, bytes for
+        ``tile``, level-0 pixels for other commands.
     seconds_left
-        At the pace of the processes at work since the first of them started; None where nothing
-        was done meanwhile, or nobody is at work.
+        Estimate from the average speed of the live processes; None if they have not completed any
+        work yet, or there are none.
     """
 
     verb: str
@@ -122,17 +122,17 @@ class CommandStatus:
     seconds_left: float | None = None
 
     def count(self, state: State) -> int:
-        """Count the slides in a state."""
+        """Return the number of slides in a state."""
         return sum(slide.state == state for slide in self.slides)
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all slides are done."""
         done = all(slide.state == "done" for slide in self.slides)
         return done and (bool(self.slides) or not self.processes)
 
     def lines(self) -> list[str]:
-        """Say it in sentences for people."""
+        """Return the status as lines of text."""
         counts = ", ".join(f"{self.count(state)} {state}" for state in _STATES)
         lines = [f"{self.verb}: {len(self.slides)} slides: {counts}"]
         if not self.slides:
@@ -146,30 +146,30 @@ class CommandStatus:
 
 
 class Held(Protocol):
-    """What was found of a slide, and who has some of it that is not done."""
+    """State of a slide, with the processes that hold unfinished parts of it."""
 
     @property
     def holders(self) -> frozenset[str]:
-        """Names of processes, dead or alive."""
+        """Names of processes, which may have exited."""
 
 
 def settled[Found: Held](
     folder: Path, look: Callable[[], Mapping[str, Found]]
 ) -> tuple[Mapping[str, Found], tuple[ProcessStatus, ...]]:
-    """Look at slides, then at who lives; and again until those that hold some live, or are dead.
+    """Read slides and processes until each holder is alive or exited before the last read.
 
     Parameters
     ----------
     folder
         Collection.
     look
-        Finds what is known of all slides.
+        Reads the state of all slides.
 
     Returns
     -------
     tuple
-        What was found, and all processes at work in the folder. A holder that is not among them
-        had ended before the last look.
+        State of all slides, and all live processes in the folder. A holder that is not among them
+        exited before the slides were last read.
     """
     found, ended = look(), set[str]()
     while True:
@@ -182,7 +182,7 @@ def settled[Found: Held](
 
 
 def processes_in(folder: Path) -> tuple[ProcessStatus, ...]:
-    """Find the processes at work in a folder that live, as far as can be known at one look."""
+    """Return the processes in a folder that are alive, as far as a single check can show."""
     watcher, found = Watcher(folder / RUN), list[ProcessStatus]()
     for name in watcher.owners():
         note, sign = watcher.note(name), watcher.sign(name)
@@ -195,12 +195,12 @@ def processes_in(folder: Path) -> tuple[ProcessStatus, ...]:
 
 
 def of_verb(processes: Sequence[ProcessStatus], verb: str) -> tuple[ProcessStatus, ...]:
-    """Pick the processes of a command."""
+    """Return the processes of a command."""
     return tuple(one for one in processes if one.note.verb == f"wsi-seg {verb}")
 
 
 def shared_commands(folder: Path) -> list[CommandStatus]:
-    """Read what is known of the commands that processes share in a collection, but for ``infer``.
+    """Return the status of all shared commands in a collection except ``infer``.
 
     Examples
     --------
@@ -211,14 +211,14 @@ def shared_commands(folder: Path) -> list[CommandStatus]:
     for name in sorted(names_in(folder / TURNS)):
         if (files := TurnFiles.of(folder / TURNS / name)) is not None:
             command = _command(folder, name.rpartition("-")[0], files)
-            if files.are_kept:  # another command of the same verb may have removed them meanwhile
+            if files.are_kept:  # another run of this verb may have removed them
                 found.append(command)
     return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Turn:
-    """What was found of a slide: who has it and since when, and what became of it."""
+    """State of a slide: claim (holder and time) and outcome, if any."""
 
     claim: tuple[str, float] | None
     outcome: Outcome | None
@@ -242,7 +242,7 @@ class _Turn:
 
 def _command(folder: Path, verb: str, files: TurnFiles) -> CommandStatus:
     def look() -> dict[str, _Turn]:
-        claims = claims_in(files.claims)  # first: what is done meanwhile has an outcome then
+        claims = claims_in(files.claims)  # first: slides completed after this have an outcome
         outcomes = files.outcomes()
         return {
             name: _Turn(claims.get(part), outcomes.get(name)) for name, part in files.parts.items()
@@ -262,12 +262,12 @@ def _command(folder: Path, verb: str, files: TurnFiles) -> CommandStatus:
 
 
 def seconds_at_work(processes: Sequence[ProcessStatus]) -> float:
-    """Seconds since the first of these processes started, by the clocks of both; 1 at least."""
+    """Return the seconds since the first of these processes started; at least 1."""
     return max([1.0, *(time.time() - one.started for one in processes)])
 
 
 def _spell(seconds: float) -> str:
-    """Spell a duration as people do: 40 s, 12 min, 3.5 h."""
+    """Format a duration, such as 40 s, 12 min or 3.5 h."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,6 +1,6 @@
-"""Owns the files of a command that processes share: its slides, and what became of each of them.
+"""Owns the files of a shared command: its list of slides, results and failures.
 
-All are in one folder, where one list of names tells what is left however many slides there are.
+All files are in one folder, so that one listing shows which slides are left.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from typing import Literal
 from wsi_seg.files.atomic import write_atomic
 from wsi_seg.files.shared import names_in, read_replaced
 
-# The result of a slide, as JSON; or why it failed.
+# Result of a slide as JSON, or its error message.
 Outcome = Literal["result", "failure"]
 _OUTCOMES: tuple[Outcome, ...] = ("result", "failure")
 
@@ -27,20 +27,20 @@ class TurnFiles:
     Parameters
     ----------
     root
-        Its folder.
+        Folder of the files.
     slides
-        How much work each slide is, by name.
+        Amount of work of each slide, by name.
     """
 
     def __init__(self, root: Path, slides: Mapping[str, float]) -> None:
         self.root, self.claims = root, root / "claims"
         self.slides = slides
-        # A slide's name may be as long as a file system takes.
+        # Hashes, because a slide's name may have the maximum length already.
         self.parts = {name: part_of(name) for name in slides}
 
     @classmethod
     def of(cls, root: Path) -> "TurnFiles | None":
-        """Files of a command that was begun; None where there are none, or no more."""
+        """Return the files of a command that was started; None if they do not exist."""
         try:
             return cls(root, json.loads(read_replaced(root / _SLIDES)))
         except (FileNotFoundError, NotADirectoryError):
@@ -48,40 +48,40 @@ class TurnFiles:
 
     @property
     def are_kept(self) -> bool:
-        """Whether the list of slides is there."""
+        """Whether the list of slides exists."""
         return (self.root / _SLIDES).is_file()
 
     def begin(self) -> None:
-        """Keep the list of slides, if no other process has."""
+        """Write the list of slides, unless another process has done so."""
         if not self.are_kept:
             write_atomic(self.root / _SLIDES, json.dumps(self.slides))
 
     def outcomes(self) -> dict[str, Outcome]:
-        """Tell which slides have a result or failed; the folder is listed once."""
+        """Return the outcome of each completed slide, from one listing of the folder."""
         names = set(names_in(self.root))
         return {
             name: outcome
             for name, part in self.parts.items()
-            for outcome in reversed(_OUTCOMES)  # a result counts where there are both
+            for outcome in reversed(_OUTCOMES)  # results take precedence over failures
             if f"{part}.{outcome}" in names
         }
 
     def has_outcome(self, name: str) -> bool:
-        """Whether a slide has a result or failed."""
+        """Return whether a slide has a result or failure."""
         return any(self.path(name, outcome).exists() for outcome in _OUTCOMES)
 
     def path(self, name: str, outcome: Outcome) -> Path:
-        """File of a slide, or of what has the name of none."""
+        """Return the outcome file of a slide, or of another part such as the final step."""
         return self.root / f"{self.parts.get(name, name)}.{outcome}"
 
     def read(self, name: str, outcome: Outcome) -> object:
-        """Read what was kept; None where nothing was."""
+        """Return the stored JSON values, or None if there are none."""
         with suppress(FileNotFoundError):
             return json.loads(read_replaced(self.path(name, outcome)))
         return None
 
     def write(self, name: str, outcome: Outcome, content: object) -> None:
-        """Keep JSON values.
+        """Store JSON values.
 
         Raises
         ------
@@ -91,11 +91,11 @@ class TurnFiles:
         write_atomic(self.path(name, outcome), json.dumps(content))
 
     def forget(self, name: str, outcome: Outcome) -> None:
-        """Remove what was kept, if it was."""
+        """Remove a stored outcome, if it exists."""
         self.path(name, outcome).unlink(missing_ok=True)
 
     def state(self, names: Iterable[str]) -> str:
-        """Name what became of slides: another name where one was done again."""
+        """Return a hash of the outcomes of slides, which changes if one is processed again."""
         known = hashlib.sha256()
         for name in sorted(names):
             for outcome in _OUTCOMES:
@@ -105,20 +105,20 @@ class TurnFiles:
         return known.hexdigest()
 
     def note_work(self, process: str, work: float) -> None:
-        """Keep how much a process has done, for whoever asks how long the rest takes."""
+        """Store how much work a process has done, to estimate the remaining time."""
         write_atomic(self.root / f"{process}{_WORK}", json.dumps(work))
 
     def work_of(self, process: str) -> float:
-        """How much a process has done; 0 where it has not said."""
+        """Return how much work a process has done; 0 if it stored nothing."""
         with suppress(FileNotFoundError):
             return float(json.loads(read_replaced(self.root / f"{process}{_WORK}")))
         return 0.0
 
     def leave(self, process: str) -> None:
-        """Remove what a process kept about itself."""
+        """Remove the stored work of a process."""
         (self.root / f"{process}{_WORK}").unlink(missing_ok=True)
 
 
 def part_of(name: str) -> str:
-    """Name of a slide in claims and files."""
+    """Return the name of a slide's claims and files, a hash of its name."""
     return hashlib.sha256(name.encode()).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""Owns dividing the slides of a command among processes: each is done once, and its end once.
+"""Owns distributing the slides of a command among processes, and its final step to one of them.
 
-Whose a slide is follows from the sizes of all, see `Shard.pick`. A claim keeps two processes from
-doing the same one, and what became of it is kept next to the claim; so what a killed process has
-left is done by others, or when the command is repeated.
+`Shard.pick` assigns slides to shards by size. A claim keeps two processes from working on one
+slide; results and failures are stored next to the claims. So other processes, or the repeated
+command, complete the work of a killed process.
 """
 
 import hashlib
@@ -26,29 +26,28 @@ from wsi_seg.store.presence import LEASE, Presence
 from wsi_seg.store.turn_files import TurnFiles
 from wsi_seg.store.writer import delete
 
-# Seconds between two looks at what other processes do: the first time, and at most.
+# Seconds between polls of other processes: initial and maximum.
 _WAIT, _LONGEST_WAIT = 0.5, 8.0
 
-# Least seconds from one note of how much is done to the next.
+# Minimum seconds between updates of the amount of work done.
 _NOTES = 1.0
 
-# What comes after the last slide is claimed as slides are, and so is a share; no slide has such
-# names.
+# The final step and shards are claimed like slides, whose claims are named by hashes.
 _END, _SHARE = "end", "share"
 
 
 @dataclass(slots=True)
 class Turn:
-    """A slide while a process has it.
+    """A slide that this process has claimed.
 
     Parameters
     ----------
     name
-        Of the slide.
+        Name of the slide.
     is_mine
-        Asks whether this process still has it.
+        Returns whether this process still holds the claim.
     result
-        What is kept of it, as JSON values.
+        Result to store, as JSON values.
     """
 
     name: str
@@ -56,26 +55,27 @@ class Turn:
     result: object = None
 
     def require_mine(self) -> None:
-        """Raise a `BusyError` if another process has the slide, as it took this one for ended."""
+        """Raise a `BusyError` if another process has taken over the slide."""
         if not self.is_mine():
             raise BusyError(f"{self.name} was taken over by another process")
 
 
 class Turns:
-    """Slides of a command that this process is to do, and what all processes have done.
+    """Slides for this process to work on, and the results of all processes.
 
     Parameters
     ----------
     files
-        Of the command, in the ``.wsi_seg`` of what it works on.
+        Files of the command, in the ``.wsi_seg`` folder of its collection.
     presence
-        Of this process.
+        Presence of this process.
     shard
-        Which share is this process's.
+        Shard of the slides that this process works on.
     is_current
-        Whether a result of an earlier run still holds, by slide; others are forgotten.
+        Called with a slide and its result of an earlier run; returns whether it is still valid.
+        Invalid results are removed.
     progress
-        Notes what is waited for.
+        Shows what this process waits for.
     """
 
     def __init__(
@@ -100,15 +100,15 @@ class Turns:
 
     @property
     def left(self) -> list[str]:
-        """Slides that have neither a result nor a failure."""
+        """Slides without a result or failure."""
         known = self._files.outcomes()
         return [name for name in self._slides if name not in known]
 
     def __iter__(self) -> Iterator[list[str]]:
-        """Slides to try now, then those that other processes have left, until nothing is.
+        """Yield slides to try now, then those abandoned by other processes, until none are left.
 
-        Whoever finds its share done already, as a repeated command does, or taken by another
-        process, tries all that nobody has. Each slide is taken when its `turn` begins.
+        A process whose shard is complete, as in a repeated command, or claimed by another process,
+        tries all unclaimed slides. A slide is claimed when its `turn` begins.
         """
         left = set(self.left)
         own = [name for name in self._mine if name in left]
@@ -125,7 +125,7 @@ class Turns:
             if len(self._tried) > tried:
                 since, wait = time.monotonic(), _WAIT
                 continue
-            # Those that were killed on other machines are known to be after a while only.
+            # A process killed on another machine is only noticed after its lease.
             if not helps or time.monotonic() - since >= LEASE * 1.5:
                 return
             self._progress.note(f"waiting for other processes: {len(others)} slides are left")
@@ -134,22 +134,21 @@ class Turns:
 
     @contextmanager
     def turn(self, name: str) -> Iterator["Turn | None"]:
-        """Take a slide, and keep its result, or why it failed.
+        """Claim a slide, and store its result or failure.
 
-        Nothing is kept, nor raised, where another process has taken the slide over meanwhile: it
-        took this one for ended, which was suspended.
+        If this process was suspended and another one took over the slide, nothing is stored or
+        raised.
 
         Yields
         ------
         Turn or None
-            Takes the result, once the slide is done; None where the slide is not for this process:
-            another one has it, or has done it.
+            Object to set the result on; None if another process has claimed or completed the slide.
         """
         part = self._files.parts[name]
         if self._files.has_outcome(name) or not self._take(part):
             yield None
             return
-        if self._files.has_outcome(name):  # done since it was looked at
+        if self._files.has_outcome(name):  # completed in the meantime
             self._claims.give_back(part)
             yield None
             return
@@ -166,9 +165,9 @@ class Turns:
         if not turn.is_mine():
             return
         self._files.write(name, "result", turn.result)
-        with self._lock:  # slides may be done by several threads
+        with self._lock:  # threads may complete slides concurrently
             self._work += self._files.slides[name]
-            if time.monotonic() >= self._next_note:  # small slides are done many a second
+            if time.monotonic() >= self._next_note:  # small slides take milliseconds
                 self._files.note_work(self._presence.id, self._work)
                 self._next_note = time.monotonic() + _NOTES
         self._claims.give_back(part)
@@ -176,9 +175,9 @@ class Turns:
     def run[R](
         self, work: Callable[[str], R], to_json: Callable[[R], object], *, title: str
     ) -> Batch[R]:
-        """Work on the slides of this process; see `run_each`.
+        """Process the slides of this process; see `run_each`.
 
-        ``to_json`` makes JSON values of a result, which other processes can read.
+        ``to_json`` converts a result to JSON values, which other processes can read.
         """
         batch: Batch[R] = Batch({}, {})
 
@@ -198,7 +197,7 @@ class Turns:
         return batch
 
     def all[R](self, of_json: Callable[[str, object], R]) -> Batch[R]:
-        """Results and failures of all processes, in the order of the slides."""
+        """Return results and failures of all processes, in the order of the slides."""
         batch: Batch[R] = Batch({}, {})
         for name in self._slides:
             if (found := self._files.read(name, "result")) is not None:
@@ -209,17 +208,17 @@ class Turns:
 
     @contextmanager
     def end(self, is_there: Callable[[], bool]) -> Iterator[bool]:
-        """Tell one process, after all slides, that what comes last is for it to do.
+        """Select one process for the final step, after all slides are complete.
 
         Parameters
         ----------
         is_there
-            Whether the files are there that an earlier end of the same slides has made.
+            Returns whether the output files of an earlier final step exist.
 
         Yields
         ------
         bool
-            Whether this process is to do it, in the block. Others wait until it is done.
+            Whether this process should do the final step in the block; others wait for it.
         """
         if not self._take_end():
             yield False
@@ -232,7 +231,7 @@ class Turns:
         self._claims.give_back(_END)
 
     def _take_end(self) -> bool:
-        """Take the end, once nobody has it; False while slides are left."""
+        """Claim the final step, waiting for its holder; return False if slides are left."""
         wait = _WAIT
         while not self.left:
             if self._take(_END):
@@ -251,7 +250,7 @@ class Turns:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def _free(self, left: list[str], *, helps: bool) -> list[str]:
-        """Pick of these slides what nobody has, or only what others have left that have ended."""
+        """Return the unclaimed slides, or, without ``helps``, only those of processes that exited."""
         held = self._claims.held()
         ended = {part for part, lives in held.items() if not lives}
         parts = self._files.parts
@@ -271,10 +270,10 @@ class Turns:
 
 
 def areas(stores: Stores) -> dict[str, float]:
-    """Pixels of level 0 of each slide, which its work grows with; 0 where it cannot be opened."""
+    """Return the level-0 pixels of each slide as its work; 0 if it cannot be opened."""
     found = dict.fromkeys(stores.names(), 0.0)
     for name in found:
-        with suppress(WsiSegError):  # said where it is worked on
+        with suppress(WsiSegError):  # reported when the slide is processed
             found[name] = stores[name].pyramid.extent.area
     return found
 
@@ -290,25 +289,25 @@ def taking_turns(
     is_current: Callable[[str, object], bool],
     progress: Progress,
 ) -> Iterator[Turns]:
-    """Share the slides of a command with other processes that were given the same options.
+    """Share the slides of a command with other processes with the same options.
 
     Parameters
     ----------
     folder
-        Collection that the command works on.
+        Collection to process.
     verb
-        Its name, such as ``export``.
+        Name of the command, such as ``export``.
     shard, is_current, progress
         See `Turns`.
     sizes
-        How much work each slide is, by name; the same in all processes.
+        Amount of work of each slide, by name; must be the same in all processes.
     options
-        JSON values that must be the same in all processes, too.
+        JSON values, which must be the same in all processes.
 
     Raises
     ------
     BusyError
-        If another command is at work in the folder, or one with other options.
+        If another command, or the same one with other options, is running in the folder.
     OutputError
         If the folder cannot be written.
 
@@ -324,7 +323,7 @@ def taking_turns(
     key = hashlib.sha256(same.encode()).hexdigest()[:16]
     with sharing(folder, f"wsi-seg {verb}", shard=str(shard), options=key) as presence:
         root = folder / TURNS / f"{verb}-{key}"
-        # Nobody is at work with other options, or this one would have been refused.
+        # No process with other options is running, or `sharing` would have raised an error.
         for other in (folder / TURNS).glob(f"{verb}-*"):
             if other != root:
                 delete(other)

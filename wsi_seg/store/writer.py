@@ -1,4 +1,4 @@
-"""Owns writing pixels: strips of shards, each complete or absent, and the last rename."""
+"""Owns writing pixels in strips of shards, and renaming finished groups."""
 
 import contextlib
 import errno
@@ -26,47 +26,47 @@ from wsi_seg.store.shards import write_shard
 
 Pixels = NDArray[np.uint8]
 
-# Files whose way to the disk is waited for at a time.
+# Concurrent writes of shards.
 _WRITES = 8
 
 
 def strip_rows(path: Path, level: int = 0) -> int:
-    """Rows of one strip, which is the height of a shard of this level."""
+    """Return the rows of a strip, which is the shard height of this level in pixels."""
     return read_level_array(path / str(level)).shard.height
 
 
 def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
-    """Write one strip: every shard of these rows, each complete or absent.
+    """Write one strip: all shards of these rows, each atomically.
 
     Parameters
     ----------
     path
-        Group that `create_multiscale` made.
+        Group created by `create_multiscale`.
     level
         Level to write.
     y
         First row, a multiple of `strip_rows`.
     rows
-        ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, and `strip_rows` high or up
-        to the end of the level. Chunks that are all 0 are left out.
+        ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, and `strip_rows` high, or up
+        to the end of the level. Chunks that contain only the fill value are not stored.
 
     Returns
     -------
     dict[str, int]
-        crc32c of each shard's file, by its path inside the group; none for one that is all 0.
+        `shard_checksum` of each shard by its path inside the group; empty shards have no file.
 
     Raises
     ------
     StoreError
-        If ``rows`` do not fit there.
+        If ``rows`` have another shape or dtype.
     OutputError
-        If they cannot be written.
+        If a shard cannot be written.
     """
     return write_strip_of(read_level_array(path / str(level)), y, rows)
 
 
 def write_strip_of(array: LevelArray, y: int, rows: Pixels) -> dict[str, int]:
-    """Write one strip of a level whose metadata were read; see `write_strip`."""
+    """Write one strip of an open level; see `write_strip`."""
     height = min(array.shard.height, array.extent.height - y)
     shape = array.shape(max(0, height), array.extent.width)
     if y % array.shard.height or rows.shape != shape or rows.dtype != np.uint8:
@@ -78,7 +78,7 @@ def write_strip_of(array: LevelArray, y: int, rows: Pixels) -> dict[str, int]:
 
 
 def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) -> dict[str, int]:
-    """Name what `write_rows` returned by the paths of the shards inside the group."""
+    """Map paths of shards inside the group to the checksums that `write_rows` returned."""
     paths = (array.shard_path(y // array.shard.height, column) for column in range(len(checksums)))
     return {
         path.relative_to(array.path.parent).as_posix(): checksum
@@ -88,14 +88,14 @@ def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) 
 
 
 def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
-    """Write one strip of a level whose metadata are known; see `write_strip`.
+    """Write one strip of an open level, without checks; see `write_strip`.
 
     Returns
     -------
     list[int or None]
-        crc32c of each shard, left to right; None for one that is all 0.
+        `shard_checksum` of each shard, left to right; None for an empty shard.
     """
-    # All are handed to the pool at once: it encodes while the disk is waited for.
+    # All chunks are submitted at once, to encode while other shards are written.
     shards = [
         shared_pool().map(bind(_encode, array), _cut(array, rows[:, x : x + array.shard.width]))
         for x in range(0, array.extent.width, array.shard.width)
@@ -116,7 +116,7 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
 
 
 def sync_shard_names(array: LevelArray, row: int) -> None:
-    """Wait until the names of the shards of a row are on the disk: a name is when its folder is."""
+    """Fsync the folders of a row of shards, up to the folder of the level."""
     folder = array.shard_path(row, 0)
     try:
         while folder != array.path:
@@ -129,7 +129,7 @@ def sync_shard_names(array: LevelArray, row: int) -> None:
 def commit(
     partial: Path, final: Path, *, replace: bool = False, known: Mapping[str, int] | None = None
 ) -> None:
-    """Write the digests of finished work, and give it its final name; see `rename`.
+    """Write the digests of a finished group, and rename it to its final name; see `rename`.
 
     Parameters
     ----------
@@ -141,26 +141,26 @@ def commit(
     Raises
     ------
     OutputError
-        If it cannot be written, or renamed.
+        If the digests cannot be written, or the group cannot be renamed.
     """
     seal(partial, known)
     rename(partial, final, replace=replace)
 
 
 def seal(partial: Path, known: Mapping[str, int] | None = None) -> None:
-    """Write the digests of finished work, the last of its files; see `write_digests`.
+    """Write the digests of a finished group, its last files; see `write_digests`.
 
     Raises
     ------
     OutputError
-        If it cannot be written.
+        If the digests cannot be written.
     """
     is_local = object_path(partial) is None
     files = _sweep(partial) if is_local else files_in(partial)
     files += write_digests(partial, known, files=files)
     if not is_local:
         return
-    # Files were synced when they were written, and the names of shards, which are numbers.
+    # All files and the folders of shards were synced when they were written.
     named = (Path(name) for name in files if name.endswith(".json"))
     try:
         sync_all({partial / folder for name in named for folder in name.parents})
@@ -171,24 +171,24 @@ def seal(partial: Path, known: Mapping[str, int] | None = None) -> None:
 def rename(
     partial: Path, final: Path, *, replace: bool = False, without: Sequence[str] = ()
 ) -> None:
-    """Give finished work that has its digests its final name, whole or not at all.
+    """Rename a finished group with digests to its final name, atomically.
 
-    In an object store its metadata, without which nothing counts as complete, come last.
+    In an object store its metadata, which mark it as complete, are copied last.
 
     Parameters
     ----------
     partial, final
-        The finished group, and its name to be.
+        The finished group, and its final path.
     replace
-        Whether a group of that name is replaced; it is removed only after it was renamed too.
+        Whether to replace an existing group, which is removed after the rename.
     without
-        Files that are not copied in an object store, nor is what processes share.
+        Files not to copy in an object store, in addition to those shared by processes.
 
     Raises
     ------
     OutputError
-        If it cannot be renamed, for example because the final name is taken, or another process
-        has done it, which took this one for ended.
+        If it cannot be renamed, for example because the final path exists, or another process
+        has taken over and completed it.
     """
     is_local = object_path(partial) is None
     try:
@@ -204,7 +204,7 @@ def rename(
 
 
 def _rename(partial: Path, final: Path, *, replace: bool, without: Sequence[str]) -> None:
-    """Give a group its name; a group that has the name is, on disks, removed after that."""
+    """Rename a group; on disks, an existing group is removed after that."""
     if not (partial / METADATA).is_file():  # this process may have been suspended
         raise OSError(errno.ENOENT, "another process has done so, which took this one for ended")
     old = final
@@ -228,14 +228,14 @@ def _rename(partial: Path, final: Path, *, replace: bool, without: Sequence[str]
 def remove_if_empty(group: Path) -> None:
     """Remove the group's folder for unfinished work if nothing is left in it.
 
-    Not done by `commit`: another slide may be about to begin there.
+    Not part of `commit`, because another slide may be about to start there.
     """
     with contextlib.suppress(OSError):
         (group / PARTIAL).rmdir()
 
 
 def delete(path: Path) -> None:
-    """Remove a group and everything in it, if it exists.
+    """Remove a group and its contents, if it exists.
 
     Raises
     ------
@@ -246,13 +246,13 @@ def delete(path: Path) -> None:
     try:
         if object_path(path) is not None:
             require_writable(path)
-            # Without its units a journal has nothing that would be taken for done.
+            # A journal without units records nothing as done.
             remove_folder(path / SHARED)
             (path / JOURNAL).unlink(missing_ok=True)
             remove_folder(path, first=METADATA)
             return
         remove_tree(removed)
-        # A kill while it is removed must not leave a group that looks like one.
+        # Renamed first, so that a kill does not leave part of it as a group.
         path.rename(removed)
         remove_tree(removed)
     except FileNotFoundError:
@@ -262,16 +262,16 @@ def delete(path: Path) -> None:
 
 
 def _aside(path: Path, mark: str) -> Path:
-    """Name for a group that is on its way out.
+    """Return a temporary path for a group that will be removed.
 
-    No slide's name begins with a dot. A digest stands for the name, which may be as long as a
-    file system takes.
+    Names of slides never start with a dot. The name is hashed, because it may have the maximum
+    length already.
     """
     return path.with_name(f".{zlib.crc32(os.fsencode(path.name)):08x}.{mark}")
 
 
 def _sweep(group: Path) -> list[str]:
-    """List files, and remove those that a kill left half written."""
+    """Remove partially written files, and return the relative paths of the others."""
     kept = []
     for name in files_in(group):
         if is_half_written(name):
@@ -289,12 +289,12 @@ def delete_label(group: Path, name: str) -> None:
     OutputError
         If it cannot be removed.
     """
-    unlist_label(group / LABELS, name)  # first: after a kill nobody reads what is left of it
+    unlist_label(group / LABELS, name)  # first: a kill must not leave part of it listed
     delete(group / LABELS / name)
 
 
 def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
-    """Chunks of one shard in C order, padded; None where the level has none."""
+    """Yield the chunks of one shard in C order, padded; None for those outside the level."""
     rows, columns = array.grid
     size = array.chunk
     for row in range(rows):
@@ -312,7 +312,7 @@ def _cut(array: LevelArray, part: Pixels) -> Iterator[Pixels | None]:
 
 
 def _padded(chunk: Pixels, array: LevelArray) -> Pixels:
-    """Fill a chunk at the border of its level: with 0, or so that a lossy codec does not ring."""
+    """Pad a chunk at the border of its level with 0, or with edge pixels for a lossy codec."""
     missing = [full - have for full, have in zip(array.chunk_shape, chunk.shape, strict=True)]
     exact = array.encoding.exact
     return np.pad(chunk, [(0, count) for count in missing], mode="constant" if exact else "edge")
@@ -322,6 +322,6 @@ def _encode(array: LevelArray, chunk: Pixels | None) -> bytes | None:
     if chunk is None:
         return None
     chunk = np.ascontiguousarray(chunk)
-    # Faster than any(), which turns each value into a bool first.
+    # Faster than any(), which converts to bool first.
     blank = (chunk == array.fill).all() if array.fill else not chunk.max()
     return None if blank else array.encoding.encode(chunk)
