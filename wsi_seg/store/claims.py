@@ -122,7 +122,7 @@ class Claims:
             return None
 
     def _lives(self, part: str, number: int, owner: str) -> bool:
-        """Return whether an owner is alive; without a name, until the lease of the claim expires."""
+        """Return whether an owner is alive; without a name, until its claim expires."""
         if owner:
             return self._watcher.lives(owner)
         return not self._watcher.is_silent(str(self._path(part, number)), 0)

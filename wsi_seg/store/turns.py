@@ -250,7 +250,7 @@ class Turns:
             raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
 
     def _free(self, left: list[str], *, helps: bool) -> list[str]:
-        """Return the unclaimed slides, or, without ``helps``, only those of processes that exited."""
+        """Return the unclaimed slides; without ``helps`` only those of processes that exited."""
         held = self._claims.held()
         ended = {part for part, lives in held.items() if not lives}
         parts = self._files.parts
