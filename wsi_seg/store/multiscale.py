@@ -103,7 +103,7 @@ class Multiscale:
         return {one.name: getattr(self, one.name) for one in fields(Multiscale)}
 
     def read_levels(self) -> None:
-        """Read the metadata of all levels now, not at first access.
+        """Read the metadata of all levels now, so that levels rewritten later are detected.
 
         Raises
         ------
