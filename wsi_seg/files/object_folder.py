@@ -26,7 +26,7 @@ def put_all(folder: ObjectPath, files: Mapping[str, bytes]) -> None:
     Raises
     ------
     OutputError
-        If one cannot be written.
+        If an object cannot be written or is missing afterwards.
     """
     try:
         _until_there(

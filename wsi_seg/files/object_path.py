@@ -1,7 +1,7 @@
-"""Owns paths in object stores (``s3://``, ``gs://``, ``az://``; ``https://`` to read), by obstore.
+"""Owns obstore paths (``s3://``, ``gs://``, ``az://``; ``https://`` read-only) with a pathlib API.
 
-Paths have the interface of pathlib. Writes of objects are atomic. Object stores have no folders,
-only objects whose keys share a prefix, so creating or removing an empty folder does nothing.
+Writes of objects are atomic. Object stores have no folders, only objects whose keys share a prefix,
+so creating or removing an empty folder does nothing.
 """
 
 import errno

@@ -244,7 +244,7 @@ def reduced_strip(source: LevelArray, target: LevelArray, y: int, *, nearest: bo
     Parameters
     ----------
     source, target
-        The finer level, complete, and the level to compute.
+        The finer level, which must be complete, and the level to compute.
     y
         First row of the strip.
     nearest
