@@ -225,7 +225,7 @@ class _Batch:
             else:
                 found = self._tile(path, name, turn)
         if turn is not None and found is None and (self._out / name / METADATA).is_file():
-            delete(self._out / PARTIAL / name)  # written by this process after another one had finished
+            delete(self._out / PARTIAL / name)  # written after another one finished
         return found
 
     def _tile(self, path: Path, name: str, turn: Turn | None = None) -> TiledSlide:

@@ -119,7 +119,7 @@ def _copy_shard(streams: TileStreams, array: LevelArray, row: int, column: int) 
 
 
 def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | None]:
-    """Yield the tile number of each chunk of a shard, in row-major order; None outside the level."""
+    """Yield the tile number of each chunk of a shard, row by row; None outside the level."""
     rows, columns = array.grid
     tile_rows = -(-array.extent.height // array.chunk.height)
     tile_columns = -(-array.extent.width // array.chunk.width)
