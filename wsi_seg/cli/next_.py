@@ -27,10 +27,10 @@ def next_(
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Suggest where to annotate next: where the model is uncertain.
+    """Suggest regions to annotate where the model is uncertain.
 
     Places are ranked by uncertainty times area, and each differs from those before it. Areas that
-    are already annotated are excluded. The viewer lists the same places, slide by slide.
+    are already annotated do not count. The viewer lists the same places, slide by slide.
 
     For example:
 
