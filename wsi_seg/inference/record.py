@@ -71,7 +71,7 @@ class RunRecord:
         return cls(name, slides, chosen, dict(plan.failures))
 
     def with_slides_of(self, other: "RunRecord") -> "RunRecord":
-        """Merge the slides of a newer record into this one."""
+        """Return this record, updated with the slides and failures of a newer one."""
         failures = {name: why for name, why in self.failures.items() if name not in other.slides}
         return replace(
             self,

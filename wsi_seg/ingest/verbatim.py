@@ -157,7 +157,7 @@ def _read_streams(streams: TileStreams, numbers: Sequence[int | None]) -> list[b
 
 
 def _plain(data: bytes, streams: TileStreams) -> bytes:
-    """Remove DICOM item headers, comments and trailing bytes from a stream."""
+    """Remove DICOM item headers, comments and trailing bytes, so that only pixels remain."""
     nbytes = streams.tile.area * streams.samples
     try:
         stream = unwrapped(data) if streams.wrapped else data
