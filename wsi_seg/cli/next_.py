@@ -27,10 +27,10 @@ def next_(
     ] = None,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Choose what to annotate next: where the model is unsure.
+    """Suggest regions to annotate where the model is uncertain.
 
-    Places count by uncertainty times area, and each is unlike those before it. What is annotated
-    already counts no more. The viewer lists the same places, slide by slide.
+    Places are ranked by uncertainty times area, and each differs from those before it. Areas that
+    are already annotated do not count. The viewer lists the same places, slide by slide.
 
     For example:
 

@@ -22,11 +22,11 @@ def status(
     ] = 5.0,
     json_mode: JsonFlag = False,
 ) -> None:
-    """Say what of a command is done, running, failed or left.
+    """Show which slides are done, running, failed or left.
 
-    That is where slides are running and since when, why others failed, and how long the rest
-    takes: of infer, and of tile, annotate, evaluate and export that are given --shard. It reads
-    alone, so it may run on any machine and at any time.
+    For infer, and for tile, annotate, evaluate and export with --shard, it shows which processes
+    work on which slides and since when, why slides failed, and how long the rest will take. It
+    only reads, so it can run on any machine and at any time.
 
     For example:
 

@@ -1,6 +1,6 @@
-"""Owns trying a folder: may it be written to, does it keep what resuming and locks rely on.
+"""Owns checks of a folder: write permission, speed, and what resuming and locks rely on.
 
-All of it is done in a hidden folder of its own, which is removed again.
+They write to a temporary hidden folder, which is removed afterwards.
 """
 
 import errno
@@ -20,22 +20,22 @@ from wsi_seg.files.durable import sync
 
 _MB, _GB = 10**6, 10**9
 
-# What is written and read at most, in blocks of 1 MB, and for how long.
+# Most data to write and to read, in blocks of 1 MB, and most seconds for each.
 _BLOCKS, _SECONDS = 32, 0.5
 
-# Small files that are written, synced and renamed.
+# Number of small files to write, sync and rename.
 _FILES = 16
 
-# Above this, small slides wait for their files more than for the network.
+# Slower than this, writing files takes longer than predicting a small slide.
 _SLOW_MS = 20.0
 
-# Below this a slide of a few gigapixels may not fit; clocks that differ by more mislead people.
+# Least free space, enough for a slide of a few gigapixels; and largest clock difference.
 _LITTLE, _SKEW_S = 10 * _GB, 2.0
 
-# File systems that several machines see; locks and times are then the server's.
+# File systems that several machines share; a server then handles locks and times.
 _SHARED = ("nfs", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb", "glusterfs", "afs", "9p")
 
-# What a disk says that is full, and one on which the user's quota is used up.
+# Errors of a full disk, and of an exceeded quota.
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -50,12 +50,12 @@ except BlockingIOError:
 
 
 def examine_folder(folder: Path) -> Iterator[Finding]:
-    """Try a folder in which stores, runs or predictions shall be.
+    """Check a folder for stores, runs or predictions.
 
     Parameters
     ----------
     folder
-        Where it is absent, the nearest folder above it is tried, for it would be made there.
+        Folder to check; if it does not exist, its nearest existing parent is checked.
     """
     if is_remote(folder):
         value = f"{without_secrets(str(folder))} is an address, and was not tried"
@@ -84,19 +84,19 @@ def examine_folder(folder: Path) -> Iterator[Finding]:
 
 
 def file_system(folder: Path, mounts: Path = _MOUNTS) -> str:
-    """Name the type of file system that a folder is on, as Linux lists it.
+    """Return the type of the file system that contains a folder, on Linux.
 
     Parameters
     ----------
     folder
-        Absolute.
+        Absolute path of the folder.
     mounts
-        Linux's list of what is mounted.
+        List of mounts, in the format of ``/proc/self/mountinfo``.
 
     Returns
     -------
     str
-        Such as ``ext4``, ``nfs4`` or ``lustre``; ``unknown`` where there is no such list.
+        Type such as ``ext4``, ``nfs4`` or ``lustre``; ``unknown`` if there is no list of mounts.
     """
     try:
         rows = [line.partition(" - ") for line in mounts.read_text().splitlines()]
@@ -110,12 +110,12 @@ def file_system(folder: Path, mounts: Path = _MOUNTS) -> str:
 
 
 def is_shared(kind: str) -> bool:
-    """Whether a type of file system is one that several machines see."""
+    """Return whether several machines can share a file system of this type."""
     return kind.removeprefix("fuse.").startswith(_SHARED)
 
 
 def _looks(scratch: Path) -> Iterator[Finding]:
-    """Try what results rely on; a full disk ends it, for all that follows would fail too."""
+    """Run all checks; a full disk stops them, as the following ones would fail too."""
     looks: Mapping[str, Callable[[Path], Finding]] = {
         "speed": _speed,
         "small files": _small_files,
@@ -143,7 +143,7 @@ def _free(there: Path) -> Finding:
 
 
 def _speed(scratch: Path) -> Finding:
-    """Write and sync, then read what the system was asked to forget."""
+    """Measure writing with fsync, and reading after the page cache was dropped."""
     path, block = scratch / "speed", os.urandom(_MB)
     most = min(_BLOCKS, shutil.disk_usage(scratch).free // (4 * _MB))
     if not most:
@@ -166,7 +166,7 @@ def _speed(scratch: Path) -> Finding:
 
 
 def _small_files(scratch: Path) -> Finding:
-    """Write small files as finished work is written: synced, renamed, the folder synced."""
+    """Measure small files as results are written: sync, rename, sync the folder."""
     started, files = time.perf_counter(), 0
     while files < _FILES and time.perf_counter() - started < _SECONDS:
         partial = scratch / f".{files}.partial"
@@ -183,7 +183,7 @@ def _small_files(scratch: Path) -> Finding:
 
 
 def _rename(scratch: Path) -> Finding:
-    """Replace a file that is being read: readers keep the old one, others see the new one."""
+    """Check that replacing an open file keeps the old content for its reader only."""
     old, new = scratch / "name", scratch / ".name.partial"
     old.write_text("old")
     new.write_text("new")
@@ -197,7 +197,7 @@ def _rename(scratch: Path) -> Finding:
 
 
 def _exclusive(scratch: Path) -> Finding:
-    """Make a file that must not exist, twice."""
+    """Check that a file can be created exclusively only once."""
     path = scratch / "claim"
     path.open("x").close()
     try:
@@ -209,7 +209,7 @@ def _exclusive(scratch: Path) -> Finding:
 
 
 def _times(scratch: Path) -> Finding:
-    """Compare the file system's clock with that of this machine."""
+    """Check that file times can be set, and compare the file system's clock with this machine's."""
     path = scratch / "time"
     before = time.time()
     path.write_text("1")
@@ -226,7 +226,7 @@ def _times(scratch: Path) -> Finding:
 
 
 def _lock(scratch: Path) -> Finding:
-    """Lock a file here, and see whether another process is kept out."""
+    """Check that a lock of this process excludes another process."""
     path, found = scratch / "lock", "keep no other process out (flock)"
     with path.open("w") as held:
         try:

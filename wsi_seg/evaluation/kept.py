@@ -1,4 +1,4 @@
-"""Owns a slide's scores as JSON values: what processes that share an evaluation keep for all."""
+"""Owns the JSON form of a slide's scores, which processes of a shared evaluation exchange."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,20 +14,20 @@ from wsi_seg.evaluation.scores import Counts, SlideScore
 
 @dataclass(frozen=True, slots=True)
 class ScoredSlide:
-    """What evaluation found of one slide.
+    """Result of evaluating one slide.
 
     Parameters
     ----------
     slide
-        Its name.
+        Name of the slide.
     scores
-        Of each class.
+        Scores of each class.
     reliability
-        How often probabilities came true, by class.
+        Calibration counts by class; see `Reliability`.
     maps
-        Labels that were added to the prediction.
+        Names of labels that were added to the prediction.
     lack
-        Why it has no scores: the truth lacks the label; None where it has some.
+        Reason why the slide has no scores (the truth has no such label); None if it has scores.
     """
 
     slide: str
@@ -37,7 +37,7 @@ class ScoredSlide:
     lack: str | None = None
 
     def to_json(self) -> dict[str, object]:
-        """All of it as plain JSON values.
+        """Return the result as JSON values.
 
         Examples
         --------
@@ -54,7 +54,7 @@ class ScoredSlide:
 
     @classmethod
     def from_json(cls, found: Mapping[str, Any]) -> "ScoredSlide":
-        """Read what `to_json` gave."""
+        """Create a result from the values of `to_json`."""
         return cls(
             found["slide"],
             tuple(map(_score, found["scores"])),

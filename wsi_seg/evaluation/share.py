@@ -1,4 +1,4 @@
-"""Owns evaluation by several processes: each scores slides, the last one joins all scores."""
+"""Owns evaluation by several processes: each scores slides, and the last one merges all scores."""
 
 from pathlib import Path
 
@@ -11,29 +11,29 @@ from wsi_seg.store.turns import areas, taking_turns
 
 
 def evaluate_share(scoring: Scoring, shard: Shard, out: Path | str) -> Scores:
-    """Score a share of predictions, then what others have left that were killed.
+    """Score a share of the predictions, then the slides of processes that were killed.
 
     Parameters
     ----------
     scoring
-        The predictions, and how they are scored; the same in all processes.
+        Predictions, and options of scoring; the same in all processes.
     shard
-        Which share this process scores, balanced by the sizes of the slides.
+        Share of this process, balanced by the sizes of the slides.
     out
-        Folder for ``scores.json`` and ``slides.csv``, which the process that ends last writes.
+        Folder for ``scores.json`` and ``slides.csv``, which the last process to finish writes.
 
     Returns
     -------
     Scores
-        Of all slides in the last process, of those that this one scored in others; see
-        `Scores.elsewhere`.
+        In the last process, scores of all slides; in the others, scores of the slides that the
+        process scored, see `Scores.elsewhere`.
 
     Raises
     ------
     BatchError
         If no slide can be scored.
     BusyError
-        If another command is at work in the predictions, or one with other options.
+        If another command, or an evaluation with other options, is running on the predictions.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Owns finishing a slide whose strips are all on disk, whichever processes made them."""
+"""Owns finishing a slide whose strips have all been written, by any number of processes."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -26,31 +26,31 @@ from wsi_seg.store.pyramid import fill_levels
 
 
 def read_info(group: Path) -> PredictionInfo:
-    """Read what is stored about a prediction."""
+    """Read the metadata of a prediction."""
     return PredictionInfo.from_json(wsi_seg_attributes(group / METADATA), group)
 
 
 def finish_slide(
     task: StripTask, final: Path, journal: Journal | None = None
 ) -> PredictionInfo | None:
-    """Make what is missing of the coarser levels and give the group its final name.
+    """Write the missing parts of the coarser levels, and rename the group to its final path.
 
-    After a run without interruption nothing is missing. Where it is done already, nothing is
-    done: a worker may have died between this and saying so.
+    After a run without interruption no parts are missing. Can be repeated: a worker may have died
+    after finishing the slide, but before reporting it.
 
     Parameters
     ----------
     task
-        Of the slide; which strips it names does not matter.
+        Task of the slide, with any strips.
     final
-        Name to be.
+        Final path of the group.
     journal
-        Its journal, read when all was there; None to read it.
+        Journal of the slide, read after all strips were written; None to read it now.
 
     Returns
     -------
     PredictionInfo or None
-        What is stored about it; None where it was done already.
+        Metadata of the prediction; None if the slide was already finished.
     """
     partial, save, info = task.target, task.save, None
     if partial.is_dir():
@@ -71,7 +71,7 @@ def finish_slide(
         update_attributes(partial, info.to_json())
         merge_units(path, settings, units)
         commit(partial, final, replace=True, known=known)
-    # Last: until the group has its name, its claims keep others from finishing it too.
+    # Last: until the group is renamed, its claims keep other processes from finishing it too.
     if object_path(final) is None:
         with suppress(OSError):
             remove_folder(final / SHARED)
@@ -81,7 +81,7 @@ def finish_slide(
 def _with_figures(
     image: Multiscale, task: StripTask, records: Mapping[int, StripRecord]
 ) -> PredictionInfo:
-    """Add what is known at the end, the same however often the work was interrupted."""
+    """Add counts and scores of the whole slide, which do not depend on interruptions."""
     info = PredictionInfo.from_json(image.attributes, task.target)
     tiles = sum(int(plan.keep.sum()) for plan in task.plans)
     skipped = sum(int((~plan.keep).sum()) for plan in task.plans)

@@ -44,8 +44,7 @@ _PINNED = 2
 # Share of a GPU's free memory to use; libraries benchmark kernels in the rest.
 _DEVICE_SHARE = 0.7
 
-# Share of the memory that a container or dask allows a process which a plan may use; dask gives a
-# worker that uses 0.8 of it no more work.
+# Share of the memory limit of a container or dask worker to use; dask pauses workers at 0.8.
 LIMIT_SHARE = 0.75
 
 _MB = 10**6
@@ -81,7 +80,8 @@ class MemoryPlan:
     on_device
         Whether ``networks``, ``forward`` and ``bands`` are in a GPU's own memory.
     limit
-        Limit set by the user in bytes; None for no limit.
+        Limit for main memory in bytes, set by the user or derived from the limit of the container
+        or dask worker; None for no limit.
     """
 
     batches: tuple[int, ...]
@@ -192,7 +192,8 @@ def plan_memory(
     device
         Device of the networks, with its free memory and precision.
     max_ram
-        Limit for main memory in bytes; None chooses the fastest sizes.
+        Limit for main memory in bytes, set by the user or derived from the limit of the container
+        or dask worker; None for no limit, which chooses the fastest sizes.
     strip_px
         Rows of a strip; None to choose.
     readers
@@ -235,7 +236,7 @@ def resident_bytes() -> int:
 
 
 def _up_to(largest: int) -> list[int]:
-    """Powers of two from 2 that are less than a number, and the number itself."""
+    """Return the powers of two from 2 that are less than a number, and the number itself."""
     return [2**k for k in range(1, largest.bit_length()) if 2**k < largest] + [largest]
 
 
@@ -326,7 +327,7 @@ class _Needs:
         return self._members, self._cards
 
     def _chunk_row(self, member: Sequence[SlidePlan], card: ModelCard) -> int:
-        """Bytes of a row of high chunks, which the cache must hold to decode each only once."""
+        """Return the bytes of a row of tall chunks, which a cache must hold to decode each once."""
         high = [plan for plan in member if plan.chunk.height > UNIT_ROWS]
         return max((plan.source.width * plan.chunk.height for plan in high), default=0) * (
             card.in_channels

@@ -1,4 +1,4 @@
-"""Owns the group one slide's prediction is written to, as one of the processes that share it."""
+"""Owns one process's view of a slide's prediction group, which several processes may fill."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -32,36 +32,38 @@ from wsi_seg.store.names import AGAIN, JOURNAL, LABELS, OWN, PARTIAL, PREDICTION
 from wsi_seg.store.own import own_file
 from wsi_seg.store.presence import Presence
 
-# Settings that a run chooses at its start; a complete prediction stays valid when they would be
-# chosen differently now.
+# Settings that a run chooses when it starts; a complete prediction stays valid if another run
+# would choose others.
 _CHOSEN = ("strip_px", "batch", "compiled", "tiles")
 
-# Claims of a slide, next to those of its parts.
+# Claims of a slide, in addition to those of its parts.
 _BEGIN, _FINISH = "begin", "finish"
 
-# Seconds between two looks at what another process is about to finish.
+# Seconds between checks whether another process has finished its step.
 _WAIT = 0.05
 
 
 class SlideOutput:
-    """Prediction of one slide: new, continued, or already complete.
+    """Prediction of one slide: new, to be continued, or already complete.
 
     Parameters
     ----------
     store, plans
-        The slide, and what each member of the model predicts of it.
+        Slide, and its plan for each member of the model.
     out
         Prediction collection.
     settings
-        Everything that decides the prediction's bytes; unfinished work with others is refused.
+        Everything that determines the bytes of the prediction; unfinished work with other settings
+        is an error.
     presence
-        Of this process; others may work on the same slide.
+        Presence of this process; others may work on the same slide.
     save
-        What is written.
+        Arrays to write: probabilities, labels or both.
     overwrite
-        Start over; a prediction that exists stays until the new one is complete.
+        Whether to start over; an existing prediction is kept until the new one is complete.
     parts
-        First strip of each part that a process may take, unless another one has begun.
+        Index of the first strip of each part that a process can claim; ignored if another process
+        has started the slide with other parts.
     """
 
     def __init__(
@@ -86,27 +88,27 @@ class SlideOutput:
         if overwrite:
             delete(self._partial)
             mark_again(self._partial)
-        # A run that overwrites and was stopped leaves unfinished work next to a complete one.
+        # An interrupted run with overwrite leaves unfinished work next to a complete prediction.
         self.complete = not overwrite and is_complete(out, store.name)
         if self.complete:
             journal = own_file(self.final, JOURNAL)
             stored = read_settings(journal)
             kept = {key: stored[key] for key in _CHOSEN if key in stored}
             self._journal = Journal(journal, {**settings, **kept}, complete=True)
-            # What processes leave that are killed as another one, or they, complete the slide.
+            # Left by processes that were killed while the slide was being completed.
             for left in (self._partial, self.final / SHARED):
                 with suppress(OSError):
                     remove_folder(left)
 
     def begin(self, card: ModelCard, training: Mapping[str, object]) -> None:
-        """Write the metadata of the group, to be filled strip by strip, unless another one has.
+        """Write the metadata of the group, unless another process has written them.
 
-        ``training`` says how the model was trained. It must not name all slides: each of many
-        small images would carry the list.
+        ``training`` describes how the model was trained. It must not list all training slides: the
+        list would be repeated in the metadata of every small image.
         """
         path, self._mode = self._partial / JOURNAL, card.classes.mode
         while not self.complete:
-            # What another one has begun may be finished, and its folder gone, at any moment.
+            # Another process may finish the slide, and remove this folder, at any moment.
             with suppress(FileNotFoundError):
                 begun = path.is_file()
                 is_new = not begun and _made(self._partial)
@@ -133,10 +135,10 @@ class SlideOutput:
                 return
 
     def _still_begins(self) -> bool:
-        """Whether no other process has taken the beginning over, as if this one had ended."""
+        """Return whether this process still holds the claim to create the group."""
         if self._claims.has(_BEGIN):
             return True
-        if _BEGIN not in self._claims.held():  # it has finished the slide: this is left alone
+        if _BEGIN not in self._claims.held():  # the slide is finished elsewhere
             delete(self._partial)
         return False
 
@@ -180,22 +182,22 @@ class SlideOutput:
         create_multiscale(path, layout, attributes)
 
     def take(self, wanted: range, *, left_only: bool = False) -> bool:
-        """Take the parts whose middle is among some strips and that no live process has.
+        """Claim the parts whose middle strip is in a range and that no running process holds.
 
         Parameters
         ----------
         wanted
             Indices of strips.
         left_only
-            Take only what a process had that has ended.
+            Whether to claim only parts whose process has exited.
 
         Returns
         -------
         bool
-            Whether there is something to do now: strips, or the end of a slide.
+            Whether there is work to do now: strips to predict, or a slide to finish.
         """
         count, took = len(self.plan.strips), set[int]()
-        with suppress(FileNotFoundError):  # another one has finished the slide
+        with suppress(FileNotFoundError):  # another process has finished the slide
             for first, after in zip(self._parts, [*self._parts[1:], count], strict=True):
                 strips, part = range(first, after), str(first)
                 if (first + after - 1) // 2 not in wanted or self._taken.issuperset(strips):
@@ -206,8 +208,8 @@ class SlideOutput:
                     continue
                 if self._claims.take(part):
                     took.update(strips)
-        done = self._journal.refresh()  # others may have done what is taken over
-        if not self._journal.is_there:  # finished before this one took anything
+        done = self._journal.refresh()  # other processes may have written these strips
+        if not self._journal.is_there:  # another process finished the slide first
             took.clear()
         self._taken |= took
         if not took and is_complete(self._out, self.store.name):
@@ -218,28 +220,28 @@ class SlideOutput:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Overrides and repairs of all members, each sentence once."""
+        """Overrides and repairs of all members, without duplicates."""
         return tuple(dict.fromkeys(note for plan in self.plans for note in plan.notes))
 
     @property
     def task(self) -> StripTask:
-        """Strips that this process has taken and that are not on disk yet."""
+        """Strips that this process has claimed and not yet written."""
         left = frozenset(index for index in self._taken if str(index) not in self._journal.done)
         return StripTask(self.store, self.plans, self._partial, left, self.save, self._mode)
 
     @property
     def done(self) -> int:
-        """Number of strips that are on disk, of all processes."""
+        """Number of strips that all processes have written."""
         return len(self._journal.done)
 
     def record(self, records: Sequence[StripRecord]) -> None:
-        """Record strips that are safely on disk."""
+        """Record strips that have been written and synced."""
         self._journal.record_all({str(one.index): one.to_json() for one in records})
 
     def may_finish(self) -> bool:
-        """Whether all strips are on disk, and it is for this process to finish the slide.
+        """Return whether all strips are written, and this process holds the claim to finish.
 
-        The last process to be done with its strips finds all of them.
+        This is the process that writes its strips last.
         """
         every = len(self.plan.strips)
         while not self.complete:
@@ -253,29 +255,29 @@ class SlideOutput:
                 self._claims.give_back(_FINISH)
                 self.complete = is_complete(self._out, self.store.name)
                 return False
-            # Another one is looking whether all is there, or it is, and is being finished.
+            # Another process is checking whether all strips are written, or is finishing the slide.
             self.complete = is_complete(self._out, self.store.name)
             time.sleep(0 if self.complete else _WAIT)
         return False
 
     def finish(self) -> None:
-        """Finish the slide if nothing is missing; see `finish_slide`."""
+        """Finish the slide if all strips are written; see `finish_slide`."""
         if self.may_finish():
             self._info = finish_slide(self.task, self.final, self._journal)
             self.complete = True
 
     @property
     def info(self) -> PredictionInfo:
-        """What is stored about the finished prediction; empty before."""
+        """Metadata of the finished prediction; empty while it is unfinished."""
         if self._info is None and self.complete:
             self._info = read_info(self.final)
         return self._info or PredictionInfo()
 
 
 def _made(folder: Path) -> bool:
-    """Make a folder, and tell whether it was certainly not there before."""
+    """Create a folder; return whether it is known to be new."""
     try:
         folder.mkdir(parents=True)
     except FileExistsError:
         return False
-    return object_path(folder) is None  # which has no folders
+    return object_path(folder) is None  # object stores have no folders

@@ -1,7 +1,7 @@
-"""Owns what is recorded of a run: its slides, what failed, and what was chosen for all processes.
+"""Owns the record of a run: its slides, its failures, and the settings its processes share.
 
-Batch, strips and compilation decide the bytes of a result and depend on the machine. The first
-process chooses, and the others follow; the record also tells `wsi-seg status` what is left.
+Batch size, strip height and compilation affect the bytes of the result and depend on the machine.
+The first process chooses them for all; `wsi-seg status` also reads the record.
 """
 
 import hashlib
@@ -27,25 +27,25 @@ from wsi_seg.store.presence import Presence
 
 _ENDING = ".plan"
 
-# Options that may differ between processes of a run: they change no byte, or are chosen by the
-# first one for all.
+# Options that may differ between processes of a run: they do not change the result, or the first
+# process chooses them for all.
 _OF_A_PROCESS = ("device", "readers", "max_ram", "shard", "stage", "strip_px", "batch", "compiled")
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """What the processes of one run agree on.
+    """Record that the processes of one run share.
 
     Parameters
     ----------
     name
-        Of the run: the same for the same model and options.
+        Name of the run; equal for equal models and options.
     slides
-        Number of tiles and number of strips of each slide.
+        Number of tiles and number of strips of each slide, by name.
     chosen
-        ``strip_px``, ``batch`` and ``compiled``, as settings of a prediction spell them.
+        ``strip_px``, ``batch`` and ``compiled``, as in the settings of a prediction.
     failures
-        Why slides cannot be predicted, by name.
+        Reasons why slides cannot be predicted, by name.
     """
 
     name: str
@@ -55,7 +55,7 @@ class RunRecord:
 
     @classmethod
     def of(cls, name: str, plan: RunPlan, tuning: Tuning) -> "RunRecord":
-        """Record of a run that was planned."""
+        """Create the record of a planned run."""
         slides = {
             plans[0].slide: (
                 sum(int(one.keep.sum()) for one in plans),
@@ -71,7 +71,7 @@ class RunRecord:
         return cls(name, slides, chosen, dict(plan.failures))
 
     def with_slides_of(self, other: "RunRecord") -> "RunRecord":
-        """Record of the slides of both; where both know a slide, the other one is newer."""
+        """Return this record, updated with the slides and failures of a newer one."""
         failures = {name: why for name, why in self.failures.items() if name not in other.slides}
         return replace(
             self,
@@ -88,7 +88,7 @@ def run_name(model: Model, options: InferOptions) -> str:
 
 
 def read_record(out: Path, name: str) -> RunRecord | None:
-    """Read what is recorded of a run; None if nothing is."""
+    """Read the record of a run; None if there is no record."""
     try:
         return _of_json(read_replaced(_path(out, name)))
     except (FileNotFoundError, NotADirectoryError):
@@ -102,14 +102,17 @@ def _of_json(text: bytes) -> RunRecord:
 
 
 def read_records(out: Path) -> list[RunRecord]:
-    """Read what is recorded of all runs that are not complete."""
+    """Read the records of all incomplete runs."""
     names = sorted(path.name.removesuffix(_ENDING) for path in (out / RUN).glob(f"*{_ENDING}"))
     found = [read_record(out, name) for name in names]
     return [record for record in found if record is not None]
 
 
 def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
-    """Agree with the other processes of a run: the first one chooses, each adds its slides."""
+    """Add the slides of a process to the record of its run, and return the shared record.
+
+    The first process of the run creates the record, and so chooses the settings for all.
+    """
     if (remote := object_path(_path(out, record.name))) is not None:
         return _of_json(remote.update(lambda known: _with_ours(known, record)))
     claims, part = Claims(out / RUN, presence), f"{record.name}{_ENDING}.lock"
@@ -130,14 +133,14 @@ def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
 
 
 def _with_ours(known: bytes, record: RunRecord) -> bytes:
-    """Add the slides of a process to what its run has recorded, if they are not there."""
+    """Add the slides of a process to the stored record, unless it contains them."""
     before = _of_json(known) if known else None
     after = record if before is None else before.with_slides_of(record)
     return known if after == before else json.dumps(asdict(after)).encode()
 
 
 def concluded(out: Path, presence: Presence, record: RunRecord) -> None:
-    """Note what failed in a run, and remove the records of those that are complete."""
+    """Record the failures of a run, and remove the records of complete runs."""
     if record.failures:
         agreed(out, presence, record)
     begun = set(names_in(out / PARTIAL))

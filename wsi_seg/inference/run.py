@@ -1,8 +1,8 @@
-"""Owns inference from end to end: slides in, a prediction collection out, resumable.
+"""Owns resumable inference from end to end: reads slides, and writes a prediction collection.
 
-Each slide becomes a group with its probabilities (uint8, value / 255) as a pyramid and a label
-map next to them, in bounded memory. It is written under ``.wsi_seg/partial`` and renamed when
-complete; finished strips are recorded, so a rerun continues where the last one was stopped.
+Each slide is predicted in bounded memory to a group with a pyramid of probabilities (uint8, value /
+255) and a label map. The group is written under ``.wsi_seg/partial`` and renamed when complete;
+finished strips are recorded, so a rerun continues where the last one stopped.
 """
 
 import resource
@@ -66,38 +66,38 @@ def infer(
 ) -> InferReport:
     """Predict every slide of a collection.
 
-    Several processes, on one machine or many, may predict into one ``out``: none does what another
-    one does, and the result is that of one process.
+    Several processes, on one machine or many, can predict into the same ``out``: they divide the
+    work, and the result is the same as that of one process.
 
     Parameters
     ----------
     collection
         The slides.
     model
-        Model file (ours, or ``.onnx`` or ``.pt2`` of another program), its address on the hub
-        (``hf://OWNER/NAME@REVISION``), an ensemble's YAML file, several as
-        `predict.ensemble.read_model` gives them, or a module of one's own, which maps normalised
+        Path of a wsi_seg checkpoint, or of an ``.onnx`` or ``.pt2`` file of another program;
+        address on the Hugging Face Hub (``hf://OWNER/NAME@REVISION``); path of an ensemble's YAML
+        file; result of `predict.ensemble.read_model`; or custom module that maps normalised
         ``(B, C, H, W)`` float32 to ``(B, outputs, H, W)``, see `ClassTable.outputs`. With a
-        cluster, all its workers must see files, slides and ``out``.
+        cluster, all workers must be able to read the model and the slides, and to write ``out``.
     out
-        Prediction collection to make, continue or add to.
+        Prediction collection to create, continue or add to.
     options
-        What the user chose.
+        Options of inference.
     card
-        With a module of one's own, or a file of another program: its classes, mpp, tile and
-        normalisation, or a YAML or JSON file that says them.
+        Classes, mpp, tile size and normalisation of a custom module or of another program's file,
+        or path of a YAML or JSON file that contains them.
     overwrite
-        Predict again what exists; each stays until the new one is complete. After an
-        interruption, repeat the command without it to continue.
+        Whether to replace existing predictions; each is kept until the new one is complete. To
+        continue after an interruption, repeat the command without it.
     cluster
         See `distribute.connected`; None predicts in this process.
     progress
-        Advanced by tiles.
+        Advanced by the number of tiles.
 
     Returns
     -------
     InferReport
-        Its `InferReport.require_whole` raises if some slides could not be predicted, or were
+        `InferReport.require_whole` raises if some slides could not be predicted, or were
         predicted before with other settings; all others are done.
 
     Raises
@@ -137,18 +137,18 @@ def infer(
 
 
 def _absolute(path: Path) -> Path:
-    """Path that means the same in any working folder."""
+    """Return a path that does not depend on the working directory."""
     return path.absolute() if object_path(path) is None else path
 
 
 def _for_workers(store: SlideStore) -> SlideStore:
-    """Give the slide by such a path: a worker may have been started in another folder."""
+    """Make the path of a slide absolute: workers may have another working directory."""
     path = _absolute(store.path)
     return store if path == store.path else SlideStore(path, store.name, open_image(path))
 
 
 def _model(model: Path | str | Model | nn.Module, card: ModelCard | Path | str | None) -> Model:
-    """Find out what predicts, from any of the forms it may be given in."""
+    """Read or wrap the model; see `infer` for the accepted types."""
     card = Path(card) if isinstance(card, str) else card
     if isinstance(model, nn.Module):
         if card is None:
@@ -173,9 +173,9 @@ def infer_with(
     executor: Executor | None = None,
     progress: Progress,
 ) -> InferReport:
-    """Predict these slides with a model, or a network and its card; see `infer`.
+    """Predict slides with a model, or with a network and its card; see `infer`.
 
-    ``executor`` produces what is left of the slides; None is this process.
+    ``executor`` predicts the unfinished strips; None predicts them in this process.
     """
     model, out = model if isinstance(model, Model) else Model.of(*model), place(out)
     options = options_for(model, options)
@@ -187,7 +187,7 @@ def infer_with(
         )
     executor = executor or SerialExecutor(model, options, progress=progress)
     run = partial(_infer, model, overwrite=overwrite, executor=executor, progress=progress)
-    # What others have begun is never removed while they are at work.
+    # The unfinished work of other processes must not be removed while they run.
     alone = locked(out, _VERB, make=True) if overwrite or adaptive else nullcontext()
     with alone, overwriting(stores, out) if overwrite else nullcontext():
         if adaptive:
@@ -206,7 +206,7 @@ def _infer(
     progress: Progress,
     refine: Refine | None = None,
 ) -> InferReport:
-    """Predict in one run; ``refine`` changes plans by what an earlier one found."""
+    """Predict in one run; ``refine`` adapts the plans to the result of a first pass."""
     shard = options.shard
     share, name = None if shard is None else str(shard), run_name(model, options)
     with sharing(out, _VERB, shard=share, options=name) as presence:
@@ -245,7 +245,7 @@ def _planned(
     refine: Refine | None,
     presence: Presence,
 ) -> tuple[RunPlan, Tuning, RunRecord]:
-    """Plan a run and choose batch and compilation, as the first of its processes has."""
+    """Plan a run, with the batch sizes and compilation that its first process has chosen."""
     name = run_name(model, options)
     known = None if overwrite else read_record(out, name)
     while True:
@@ -280,7 +280,7 @@ def _beginner(
     overwrite: bool,
     presence: Presence,
 ) -> Callable[[str, Sequence[int]], SlideOutput]:
-    """Make what begins or continues the output of a slide, or refuses."""
+    """Return a function that starts or continues the output of a slide, or raises."""
     named = {store.name: store for store in stores}
     planned = {plans[0].slide: plans for plans in plan.slides}
 
@@ -314,7 +314,7 @@ def _run(
     options: InferOptions,
     model: Model,
 ) -> InferReport:
-    """Produce what is left, round by round."""
+    """Predict the unfinished strips, round by round."""
     assert plan.memory is not None
     memory = with_batches(plan.memory, tuning)
     started, pixels, each = time.perf_counter(), 0, []
@@ -360,6 +360,6 @@ def _result(output: SlideOutput) -> SlideResult:
 
 
 def peak_memory() -> int:
-    """Largest resident memory of this process so far, in bytes."""
+    """Return the peak resident memory of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

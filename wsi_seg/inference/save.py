@@ -1,4 +1,4 @@
-"""Owns writing finished strips: label map, coarser levels, seam steps and checksums on the way."""
+"""Owns writing finished strips, with their label maps, coarser levels, seam sums and checksums."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -23,29 +23,29 @@ from wsi_seg.store import CoarserLevels, Written
 from wsi_seg.store.names import LABELS, PREDICTION_LABEL
 from wsi_seg.store.writer import write_strip_of
 
-# Values whose steps are measured at a time.
+# Number of values whose seam steps are summed at a time.
 _BLOCK = 2**20
 
-# Shard row of a level that is written: level, row in the grid of shards.
+# Row of shards: level, and row in the level's grid of shards.
 ShardRow = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class StripRecord:
-    """What the journal records about a strip that is safely on disk.
+    """Journal entry of a strip that has been written and synced.
 
     Parameters
     ----------
     index
-        Which strip.
+        Index of the strip.
     steps
-        For the seam score; None where there is none.
+        Sums for the seam score; None if there is no score.
     levels, label_levels
-        Shard rows of coarser levels that were completed with this strip.
+        Shard rows of coarser levels that this strip completed, of probabilities and of labels.
     checksums
-        crc32c of the shards that were written, by their paths inside the group.
+        crc32c of the written shards, by their paths inside the group.
     quarantined
-        Tiles that had to be left out so far.
+        Unreadable tiles so far, as ``(y, x, reason)`` in output pixels.
     """
 
     index: int
@@ -56,7 +56,7 @@ class StripRecord:
     quarantined: tuple[Quarantined, ...] = ()
 
     def to_json(self) -> dict[str, object]:
-        """Plain JSON values."""
+        """Return the record as JSON values."""
         steps = self.steps
         return {
             "index": self.index,
@@ -69,7 +69,7 @@ class StripRecord:
 
     @classmethod
     def from_json(cls, document: object) -> "StripRecord":
-        """Record of what `to_json` gave."""
+        """Create a record from the result of `to_json`."""
         values = document if isinstance(document, dict) else {}
         if missing := {one.name for one in fields(cls)} - set(values):
             raise StoreError(
@@ -88,18 +88,18 @@ class StripRecord:
 
 
 class StripSaver:
-    """Writes strips of one slide, from top to bottom; probabilities and labels at the same time.
+    """Writes strips of one slide from top to bottom, probabilities and labels concurrently.
 
     Parameters
     ----------
     target
-        Unfinished group whose metadata exist.
+        Unfinished group, with its metadata.
     plan
-        Plan whose grid the output has.
+        Plan that defines the grid of the output.
     save
-        What is written.
+        Arrays to write: probabilities, labels or both.
     mode
-        Of the classes, see `postprocess.label_map`.
+        Mode of the classes; see `postprocess.label_map`.
     """
 
     def __init__(
@@ -121,9 +121,9 @@ class StripSaver:
         return _Writer(self._target, nearest=True, inside=inside) if is_wanted else None
 
     def write(self, strip: Strip, quarantined: Sequence[Quarantined]) -> StripRecord:
-        """Write a strip and whatever of the coarser levels it completes.
+        """Write a strip, and the shard rows of coarser levels that it completes.
 
-        ``quarantined`` are the tiles that could not be read so far.
+        ``quarantined`` lists the tiles that could not be read so far.
         """
         plan, unread = self._plan, tuple(quarantined)
         if plan.native is not None:
@@ -138,7 +138,7 @@ class StripSaver:
         return self._write(record, y, strip.probabilities, strip.labels)
 
     def _completed(self, strip: Strip, quarantined: Sequence[Quarantined]) -> Strip:
-        """Make what was not made on the device: of several members, or after a first pass."""
+        """Compute labels and seam sums that the device did not, as for ensembles or two passes."""
         rows, labels, steps = strip.probabilities, strip.labels, strip.steps
         if rows is None or (labels is not None and steps is not None):
             return strip
@@ -167,7 +167,7 @@ class StripSaver:
         rows: NDArray[np.uint8] | None,
         labels: NDArray[np.uint8] | None,
     ) -> StripRecord:
-        """Write rows of both, and what they complete of coarser levels, all at the same time."""
+        """Write rows of both, and the coarser shard rows they complete, concurrently."""
         image, label = self._image, self._labels
         with ThreadPoolExecutor(4) as threads:
             written = [
@@ -189,7 +189,7 @@ class StripSaver:
 
 
 class _Writer:
-    """Writes one multiscale of the group: level 0, and coarser levels when they are complete."""
+    """Writes one multiscale of the group: level 0, and completed shard rows of coarser levels."""
 
     def __init__(self, target: Path, *, nearest: bool, inside: str = "") -> None:
         self._inside = inside
@@ -200,10 +200,10 @@ class _Writer:
         return self._named(Written([], write_strip_of(self._coarser.finest, y, rows)))
 
     def coarser(self, y: int, rows: NDArray[np.uint8]) -> Written:
-        """Write the shard rows of coarser levels that are complete with rows of level 0."""
+        """Write the shard rows of coarser levels that these rows of level 0 complete."""
         return self._named(self._coarser.put(y, rows))
 
     def _named(self, written: Written) -> Written:
-        """Name files by their paths inside the slide's group."""
+        """Make the paths of shards relative to the slide's group."""
         named = {self._inside + name: crc for name, crc in written.checksums.items()}
         return Written(written.rows, named)

@@ -1,4 +1,4 @@
-"""Owns how the processes of a run share it: which strips are whose, and who takes what is left."""
+"""Owns how processes divide the strips of a run, and take over those of exited processes."""
 
 import math
 import time
@@ -17,23 +17,23 @@ from wsi_seg.shard import Shard
 from wsi_seg.store.names import JOURNAL, PARTIAL
 from wsi_seg.store.presence import LEASE
 
-# A slide with more than this share of what one process does is cut into parts for several.
+# Slides with more than this fraction of one process's work are divided into parts.
 _FINEST = 1 / 8
 
-# Seconds between two looks at what other processes do.
+# Seconds between checks of what other processes have done.
 _WAIT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Division:
-    """Which strips of a run are whose; the same in every process, found without asking others.
+    """Assignment of a run's strips, which every process computes alike without communication.
 
     Parameters
     ----------
     parts
-        Of each slide, the first strip of each part that one process takes as a whole.
+        For each slide, the index of the first strip of each part; a process claims whole parts.
     share
-        Of the slides of this process, the strips that are its own.
+        For each slide of this process, the indices of its strips.
     """
 
     parts: Mapping[str, tuple[int, ...]]
@@ -41,14 +41,14 @@ class Division:
 
 
 def divide(slides: Sequence[tuple[SlidePlan, ...]], shard: Shard | None) -> Division:
-    """Divide a run by tiles, largest slides first; strips that follow each other stay together.
+    """Divide a run by its tiles, largest slides first, into runs of consecutive strips.
 
     Parameters
     ----------
     slides
-        Plans of all slides of the run, complete ones too.
+        Plans of all slides of the run, including complete ones.
     shard
-        Which share is wanted; None is the whole run, of which no slide is cut.
+        Share of this process; None is the whole run, with one part for each slide.
     """
     shard = shard or Shard(1, 1)
     tiles = {plans[0].slide: max(1, sum(int(one.keep.sum()) for one in plans)) for plans in slides}
@@ -71,25 +71,25 @@ def divide(slides: Sequence[tuple[SlidePlan, ...]], shard: Shard | None) -> Divi
 
 
 class Rounds:
-    """Slides to work on now, then those that other processes have left, until nothing is.
+    """Iterates over lists of slides to work on: the process's share, then work left by others.
 
-    A share is done first, then what processes had that have ended. Whoever finds its share done
-    already, as a repeated command does, takes all that nobody has.
+    After its share, a process takes over the parts of processes that have exited. If its share was
+    already done, as for a repeated command, it takes all parts that no running process holds.
 
     Parameters
     ----------
     out
         Prediction collection.
     begin
-        Begins or continues the output of a slide.
+        Starts or continues the output of a slide.
     slides
         Number of strips of each slide of the run.
     share
         See `Division`.
     whole
-        Whether this process is to stay until all is done, whoever does it.
+        Whether to wait until all slides are done, including those of other processes.
     progress
-        Told what is waited for.
+        Shows that the run waits for other processes.
     """
 
     def __init__(
@@ -148,7 +148,7 @@ class Rounds:
         self.failures |= batch.failures
 
     def _take(self, left: Sequence[str], *, helps: bool) -> list[SlideOutput]:
-        """Take of these slides what nobody has, or only what others have left."""
+        """Claim unclaimed parts of these slides, or only the parts of exited processes."""
         begun = [name for name in left if helps or self._is_begun(name)]
         self._begin([name for name in begun if name not in self.outputs])
         outputs = [self.outputs[name] for name in begun if name in self.outputs]
@@ -160,7 +160,7 @@ class Rounds:
     def _each(
         self, outputs: Sequence[SlideOutput], is_wanted: Callable[[SlideOutput], bool]
     ) -> list[SlideOutput]:
-        """Pick those that are wanted; many are asked at a time where each waits for a network."""
+        """Select the outputs that match; object stores are asked about several at a time."""
         answers = for_each(self._out, is_wanted, outputs)
         return [output for output, answer in zip(outputs, answers, strict=True) if answer]
 

@@ -1,6 +1,6 @@
-"""Owns reading slides of an object store from copies on this machine: one, and the next one.
+"""Owns local copies of slides of an object store: the current slide, and the next one.
 
-A copy is only a shortcut: whatever is not there, or not any more, is read from the object store.
+Whatever has no local copy is read from the object store.
 """
 
 import logging
@@ -27,19 +27,19 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def staged(tasks: Sequence[StripTask], folder: Path | None) -> Iterator[Sequence[StripTask]]:
-    """Have tasks read their slides from copies in a folder, in their order.
+    """Make tasks read slides of an object store from local copies.
 
     Parameters
     ----------
     tasks
-        In the order in which they are worked on.
+        Tasks in processing order.
     folder
-        Of this machine; None for no copies. Slides that are on this machine are not copied.
+        Local folder for the copies; None for no copies. Local slides are not copied.
 
     Yields
     ------
     Sequence[StripTask]
-        The same, with other images where they are fetched.
+        The same tasks; those of remote slides read their images from the copies.
     """
     remote = [task for task in tasks if object_path(_store(task).path) is not None]
     if folder is None or not remote:
@@ -60,7 +60,7 @@ def _store(task: StripTask) -> SlideStore:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _StagedImage(Multiscale):
-    """Image whose level is read from a copy while there is one."""
+    """Image that is read from its local copy while there is one."""
 
     copies: "_Copies"
     number: int
@@ -73,7 +73,7 @@ class _StagedImage(Multiscale):
 
 
 class _Copies:
-    """Copies of slides: at most two at a time; the oldest is removed when it is read no more."""
+    """Copies of slides, at most two at a time; older ones are removed once their reads finish."""
 
     def __init__(self, tasks: Sequence[StripTask], folder: Path) -> None:
         self._tasks, self._folder = tasks, folder
@@ -94,14 +94,14 @@ class _Copies:
             made.close()
 
     def store(self, number: int) -> SlideStore:
-        """Slide whose image is read from its copy."""
+        """Return a slide whose image is read from its copy."""
         store = _store(self._tasks[number])
         image = _StagedImage(**store.image.parts(), copies=self, number=number)
         return replace(store, image=image)
 
     @contextmanager
     def reading(self, number: int) -> Iterator[Multiscale]:
-        """Give what a slide is read from; its copy stays as long as that takes."""
+        """Yield the image to read a slide from; a copy is kept until the read finishes."""
         remote = _store(self._tasks[number]).image
         with self._lock:
             self._readers[number] += 1
@@ -119,7 +119,7 @@ class _Copies:
                 self._order(self._current + 1)
 
     def _order(self, number: int) -> None:
-        """Begin to fetch a slide, if there is room for one more."""
+        """Start to fetch a slide, unless there are two copies."""
         if number < len(self._tasks) and number not in self._kept and len(self._kept) < SLIDES:
             self._folders[number] = ExitStack()
             self._kept[number] = self._pool.submit(self._fetch, number)
@@ -131,7 +131,7 @@ class _Copies:
                 self._folders.pop(number).close()
 
     def _fetch(self, number: int) -> Multiscale:
-        """Fetch what the plans of a slide read: metadata, and the chunks of their levels."""
+        """Fetch what the plans of a slide read: metadata, and all chunks of their levels."""
         task, store = self._tasks[number], _store(self._tasks[number])
         root = object_path(store.path)
         assert root is not None

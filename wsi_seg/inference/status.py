@@ -1,6 +1,6 @@
-"""Owns what is known of runs from outside: that of ``infer``, and of all commands of a collection.
+"""Owns the status of all commands on a collection, and of ``infer`` in particular.
 
-See `store.status` for how it is right at any moment.
+See `store.status` for how it stays consistent while processes write.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,19 +31,19 @@ from wsi_seg.store.status import (
 
 @dataclass(frozen=True, slots=True)
 class CollectionStatus:
-    """What commands have done in a collection, do, and have left.
+    """Finished, running and remaining work of all commands on a collection.
 
     Parameters
     ----------
     commands
-        Those that are at work, or of which something is kept: ``infer`` first, others by verb.
+        Commands that are running, or of which there are records: ``infer`` first, others by verb.
     """
 
     commands: tuple[CommandStatus, ...]
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether all commands are complete."""
         return all(command.is_complete for command in self.commands)
 
     @property
@@ -52,29 +52,29 @@ class CollectionStatus:
         return tuple(slide for command in self.commands for slide in command.slides)
 
     def of(self, verb: str) -> CommandStatus:
-        """Status of a command; nothing is done or left of one that is unknown."""
+        """Return the status of a command; an unknown command has no slides."""
         known = {command.verb: command for command in self.commands}
         return known.get(verb, CommandStatus(verb, (), ()))
 
     def lines(self) -> list[str]:
-        """Say it in sentences for people."""
+        """Format the status as lines of text."""
         if not self.commands:
             return ["no command is at work, and none has left anything undone"]
         return [line for command in self.commands for line in command.lines()]
 
     def to_json(self) -> dict[str, object]:
-        """Give it as plain JSON values."""
+        """Return the status as JSON values."""
         commands = [asdict(one) | {"complete": one.is_complete} for one in self.commands]
         return {"commands": commands, "complete": self.is_complete}
 
 
 def read_status(path: Path) -> CollectionStatus:
-    """Read what is known of the commands of a collection, whatever is at work in it meanwhile.
+    """Read the status of all commands on a collection, which may be running.
 
     Raises
     ------
     StoreNotFoundError
-        If there is no such collection.
+        If there is no collection at this path.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def read_status(path: Path) -> CollectionStatus:
         )
     commands = [one for one in (_infer_status(path), *shared_commands(path)) if one.slides]
     known = {command.verb for command in commands}
-    # A command that began meanwhile is known at the next look.
+    # Commands that started meanwhile appear in the next status.
     processes = processes_in(path)
     others = {one.note.verb.removeprefix("wsi-seg ") for one in processes} - known
     commands += [CommandStatus(verb, (), of_verb(processes, verb)) for verb in sorted(others)]
@@ -98,7 +98,7 @@ def read_status(path: Path) -> CollectionStatus:
 
 @dataclass(frozen=True, slots=True)
 class _Prediction:
-    """What was found of a slide: whether it is complete or begun, its strips, and who has some."""
+    """State of a slide's prediction, its numbers of strips, and the processes that hold parts."""
 
     complete: bool
     begun: bool
@@ -122,14 +122,14 @@ class _Prediction:
 
 
 def _infer_status(out: Path) -> CommandStatus:
-    """Status of ``infer``: slides of runs that are not complete, and all predictions there are."""
+    """Return the status of ``infer``: slides of incomplete runs, and all existing predictions."""
     run = RunRecord("")
 
     def look() -> dict[str, _Prediction]:
         nonlocal run
         for record in read_records(out):
             run = run.with_slides_of(record)
-        # What tile makes has no journal once it is done.
+        # Complete stores that `tile` made have no journal.
         there = [
             name
             for name in names_in(out)
@@ -151,7 +151,7 @@ def _infer_status(out: Path) -> CommandStatus:
 
 
 def _look(out: Path, name: str, run: RunRecord) -> _Prediction:
-    """Look at one slide: at its folder now or, where that is renamed meanwhile, it is complete."""
+    """Read the state of one slide; if its folder is renamed meanwhile, the slide is complete."""
     _, strips = run.slides.get(name, (0, 0))
     path = out / PARTIAL / name / JOURNAL
     holders = owners_of(out / PARTIAL / name / SHARED)
@@ -169,7 +169,7 @@ def _look(out: Path, name: str, run: RunRecord) -> _Prediction:
 def _pace(
     out: Path, slides: Sequence[SlideStatus], run: RunRecord, processes: Sequence[ProcessStatus]
 ) -> float:
-    """Tiles per second since the first process at work began; 0 where nothing was done since."""
+    """Return tiles per second since the first running process started; 0 if none are finished."""
     if not processes:
         return 0.0
     began = min(one.started for one in processes)
@@ -178,7 +178,7 @@ def _pace(
         known, strips = run.slides.get(slide.slide, (0, 0))
         with suppress(OSError):
             if slide.state == "done":
-                # Written when the last strip was on disk.
+                # The journal is last written after the last strip.
                 if (out / slide.slide / JOURNAL).stat().st_mtime >= began:
                     tiles += known
                 continue

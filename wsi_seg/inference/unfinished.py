@@ -1,4 +1,4 @@
-"""Owns what is left of earlier runs in a prediction collection: unfinished, or to be made again."""
+"""Owns finding predictions that are unfinished, or marked to be made again."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -14,7 +14,7 @@ from wsi_seg.store.names import AGAIN, JOURNAL, METADATA, PARTIAL
 
 
 def is_complete(out: Path, slide: str) -> bool:
-    """Whether the prediction of a slide is there, and nobody has begun to make it again."""
+    """Return whether a slide has a finished prediction that is not being made again."""
     partial = out / PARTIAL / slide
     return (out / slide / METADATA).is_file() and not any(
         (partial / name).is_file() for name in (JOURNAL, AGAIN)
@@ -22,39 +22,39 @@ def is_complete(out: Path, slide: str) -> bool:
 
 
 def incomplete(out: Path, slides: Iterable[str]) -> list[str]:
-    """Pick the slides whose prediction is not complete, see `is_complete`."""
+    """Select the slides whose prediction is not complete; see `is_complete`."""
     names = list(slides)
     complete = for_each(out, bind(is_complete, out), names)
     return [name for name, there in zip(names, complete, strict=True) if not there]
 
 
 def mark_again(partial: Path) -> None:
-    """Mark unfinished work whose finished one is made again, before its journal does."""
+    """Mark that a finished prediction is made again, until there is a journal of the new one."""
     partial.mkdir(parents=True, exist_ok=True)
     (partial / AGAIN).touch()
 
 
 @contextmanager
 def overwriting(stores: Sequence[SlideStore], out: Path) -> Iterator[None]:
-    """Mark the predictions that are made again, so that a later run continues without `overwrite`.
+    """Mark predictions that are made again, so that a later run without `overwrite` continues.
 
-    A prediction that has a mark, or a journal, next to it does not count as complete.
+    A prediction with a mark, or with the journal of a new one, does not count as complete.
     """
     folders = [out / PARTIAL / store.name for store in stores if (out / store.name).exists()]
     for folder in folders:
         mark_again(folder)
     yield
     for folder in folders:
-        with suppress(OSError):  # slides that could not be planned keep what they have
+        with suppress(OSError):  # keep the predictions of slides that could not be planned
             (folder / AGAIN).unlink()
             folder.rmdir()
 
 
 def unfinished_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Mapping[str, object]]:
-    """Read the settings of those slides whose prediction is unfinished, by their names.
+    """Read the settings of unfinished predictions, by the names of their slides.
 
-    Strips, batch and whether networks are compiled were chosen for the memory and the device at the
-    time; work continues with the same ones only.
+    Strip height, batch size and compilation were chosen for the memory and the device of the first
+    run; a prediction can only be continued with the same ones.
     """
     found = {}
     begun = set(names_in(out / PARTIAL))
@@ -69,14 +69,14 @@ def unfinished_settings(stores: Sequence[SlideStore], out: Path) -> dict[str, Ma
 
 
 def delete_others(out: Path, identity: object) -> None:
-    """Remove the predictions of a collection, unfinished or complete, that another model made.
+    """Delete all predictions of other models, unfinished or complete, from a collection.
 
     Parameters
     ----------
     out
         Prediction collection; need not exist.
     identity
-        Of the model whose predictions stay; see `ensemble.Model.identity`.
+        Identity of the model whose predictions are kept; see `ensemble.Model.identity`.
     """
     for journal in [*out.glob(f"*/{JOURNAL}"), *out.glob(f"{PARTIAL}/*/{JOURNAL}")]:
         if read_settings(journal).get("checkpoint") != identity:

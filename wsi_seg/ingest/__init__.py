@@ -1,1 +1,1 @@
-"""Owns how slide files become stores."""
+"""Owns tiling slide files into stores."""

@@ -1,4 +1,4 @@
-"""Owns one slide while `wsi-seg tile` writes it: what is to be done, and what was done before."""
+"""Owns tiling one slide: the units of work, and those that earlier runs have finished."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -43,7 +43,7 @@ from wsi_seg.store.writer import delete, rename, seal, write_rows
 
 @dataclass(frozen=True, slots=True)
 class TileOptions:
-    """How slides are tiled; see `tile_slides`."""
+    """Options of tiling; see `tile_slides`."""
 
     codec: Codec
     opening: OpenOptions
@@ -54,7 +54,7 @@ class TileOptions:
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One row of shards: smallest work that is recorded and never done twice."""
+    """One row of shards of a level: the smallest unit of work that the journal records."""
 
     plan: LevelPlan
     array: LevelArray
@@ -64,17 +64,17 @@ class Unit:
 
     @property
     def key(self) -> str:
-        """Names it in the journal."""
+        """Name of the unit in the journal."""
         return f"{self.plan.level}/{self.row}"
 
     @property
     def y(self) -> int:
-        """First pixel row."""
+        """First row of pixels, in pixels of the level."""
         return self.row * self.array.shard.height
 
 
 class SlideJob:
-    """One slide while it is written to the collection."""
+    """Writes one slide to the collection."""
 
     def __init__(
         self, slide: Slide, name: str, out: Path, options: TileOptions, turn: Turn | None = None
@@ -96,7 +96,7 @@ class SlideJob:
             delete(self._partial)
 
     def present(self) -> bool:
-        """Whether the finished store is there; a store of another file is an error."""
+        """Return whether the store is finished; a store with other settings is an error."""
         if self._options.overwrite or not (self._final / METADATA).is_file():
             return False
         store = self._store()
@@ -111,7 +111,7 @@ class SlideJob:
         return True
 
     def begin(self) -> None:
-        """Write all metadata, and continue the journal of an earlier run."""
+        """Write all metadata, and continue with the journal of an earlier run."""
         self._plans = plan_levels(self._slide, self._options.codec)
         levels = tuple(LevelInfo(plan.encoding, plan.reason) for plan in self._plans)
         attributes = replace(self._info, levels=levels).to_json()
@@ -120,11 +120,11 @@ class SlideJob:
         journal = Journal(journal_path, self._settings)
         self._require_mine()
         if not journal.done:
-            # Nothing is lost, and whatever a kill left half made is gone.
+            # No unit is finished: remove what an interrupted run has left.
             delete(self._partial)
             journal = Journal(journal_path, self._settings)
         self._journal = journal
-        # Of a run that was killed while the store took its name, nothing else is left to do.
+        # If a run was killed while it renamed the sealed store, only that is missing.
         self._is_sealed = bool(journal.done) and (self._partial / DIGESTS).is_file()
         if self._is_sealed:
             return
@@ -138,7 +138,7 @@ class SlideJob:
         create_multiscale(self._partial, layout, attributes)
 
     def units(self) -> Iterator[Unit]:
-        """List the work, from the finest level to the coarsest."""
+        """Yield all units of work, from the finest level to the coarsest."""
         for plan in () if self._is_sealed else self._plans:
             array = read_level_array(self._partial / str(plan.level))
             full, inside = self._slide.pyramid.extent, self._options.inside
@@ -148,7 +148,7 @@ class SlideJob:
                 yield Unit(plan, array, row, height * array.extent.width, wanted)
 
     def do(self, unit: Unit) -> None:
-        """Do one unit, unless the journal has it and its shards are as they were written."""
+        """Write one unit, unless it is in the journal and its shards have the same checksums."""
         done = self._journal.done.get(unit.key)
         if done is not None and done == _checksums(unit):
             return
@@ -160,7 +160,7 @@ class SlideJob:
             self._turn.require_mine()
 
     def finish(self) -> None:
-        """Add the tissue mask, and give the store its final name."""
+        """Add the tissue mask, and rename the store to its final path."""
         self._require_mine()
         if not self._is_sealed:
             delete(self._partial / LABELS)
@@ -172,7 +172,7 @@ class SlideJob:
         rename(self._partial, self._final, replace=self._options.overwrite, without=(JOURNAL,))
 
     def _digests(self) -> dict[str, int]:
-        """Collect what the journal knows of each shard, so that it is not read again."""
+        """Collect the checksums of shards from the journal, which saves reading the shards."""
         found = {}
         for key, checksums in self._journal.done.items():
             level, row = key.split("/")
@@ -182,7 +182,7 @@ class SlideJob:
         return found
 
     def report(self, *, skipped: bool) -> TiledSlide:
-        """Figures of the finished store."""
+        """Return the report of the finished store."""
         return TiledSlide.of(self._store(), self.source_bytes, skipped=skipped)
 
     def _store(self) -> SlideStore:
@@ -191,7 +191,7 @@ class SlideJob:
     def _write(self, unit: Unit) -> list[int | None]:
         plan, array = unit.plan, unit.array
         if plan.computed:
-            self._slide.close()  # it may hold the pixels of a whole picture
+            self._slide.close()  # plain images may be in memory as a whole
             source = read_level_array(self._partial / str(plan.level - 1))
             return write_rows(array, unit.y, reduced_strip(source, array, unit.y, nearest=False))
         if plan.streams is not None:
@@ -202,12 +202,15 @@ class SlideJob:
 def tiled_before(
     path: Path, final: Path, options: TileOptions, mpp: float | None
 ) -> TiledSlide | None:
-    """Find the store of a remote slide without fetching it; None where only the slide tells."""
+    """Return the report of a remote slide's existing store, without fetching the slide.
+
+    None if there is no such store, or if only the slide itself can show whether it is current.
+    """
     if object_path(path) is None or options.overwrite or not (final / METADATA).is_file():
         return None
     store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
     there, known = store.image.slide_mpp, store.info
-    # Scene and profile are those of the slide, if these are what was asked for.
+    # Scene and ICC profile are in the slide, so take those of the store; compared below.
     asked = replace(_asked(path, options), scene=known.scene, icc=known.icc)
     same = asked.settings(there if mpp is None else mpp) == known.settings(there)
     same = same and opening.scene in (None, str(known.scene))
@@ -218,7 +221,7 @@ def tiled_before(
 
 
 def _asked(path: Path, options: TileOptions) -> StoreInfo:
-    """Collect what is stored about a slide, as far as its file and the options decide it."""
+    """Create the metadata of a store that follow from the file and the options alone."""
     shown = options.opening.window
     return StoreInfo(
         source=SourceInfo(source_name(path), source_bytes(path), source_digest(path)),
@@ -231,7 +234,10 @@ def _asked(path: Path, options: TileOptions) -> StoreInfo:
 def named_again(
     path: Path, out: Path, name: str, options: TileOptions, mpp: float | None
 ) -> TiledSlide | None:
-    """Give the store of a remote slide its name, where a run was killed at that; None elsewhere."""
+    """Rename the sealed store of a remote slide, if an earlier run was killed before it did.
+
+    None if there is no such store.
+    """
     partial, final = out / PARTIAL / name, out / name
     if (
         not (partial / DIGESTS).is_file()

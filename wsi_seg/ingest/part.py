@@ -1,4 +1,4 @@
-"""Owns which chunks of a slide are tiled where a part of it is wanted; all others stay missing."""
+"""Owns selecting the chunks to tile of a part of a slide; all other chunks stay missing."""
 
 from dataclasses import replace
 
@@ -15,12 +15,12 @@ from wsi_seg.store import SlideStore
 
 
 def require_drawable(inside: Inside | None) -> None:
-    """Refuse a class: slides that are not tiled have no annotations.
+    """Raise an error if the part is a class: slides have no annotations before they are tiled.
 
     Raises
     ------
     ConfigError
-        If the part is that of a class.
+        If the part is a class.
     """
     if inside is not None and inside.class_name is not None:
         raise ConfigError(
@@ -32,22 +32,27 @@ def require_drawable(inside: Inside | None) -> None:
 def wanted_chunks(
     inside: Inside | None, full: Extent, level: Extent, chunk: Extent
 ) -> NDArray[np.bool_] | None:
-    """Which chunks of a level touch a part, ``(rows, columns)`` of the grid; None for all.
+    """Return the chunks of a level that intersect a part.
 
     Parameters
     ----------
     inside
-        The part; None is all of the slide.
+        Part of the slide; None is the whole slide.
     full, level
-        Size of level 0, and of the level.
+        Size of level 0, and size of the level, each in its own pixels.
     chunk
-        Size of a chunk.
+        Size of a chunk, in pixels of the level.
+
+    Returns
+    -------
+    NDArray[np.bool_] or None
+        ``(rows, columns)`` of the grid of chunks; None for all chunks.
     """
     return None if inside is None else _touched(inside, full, level, chunk)
 
 
 def only_part(plan: LevelPlan, inside: Inside | None, full: Extent) -> LevelPlan:
-    """Plan of a level of which only the streams of wanted chunks are copied."""
+    """Restrict the plan of a level to copying the streams of chunks that intersect the part."""
     if plan.streams is None or inside is None:
         return plan
     wanted = _touched(inside, full, plan.layout.extent, plan.streams.tile)
@@ -56,7 +61,7 @@ def only_part(plan: LevelPlan, inside: Inside | None, full: Extent) -> LevelPlan
 
 
 def write_mask_of(store: SlideStore, inside: Inside | None) -> None:
-    """Keep the tissue of a slide as its mask; of a part, all of the part: people have chosen it."""
+    """Write the mask of a slide: detected tissue, or all of the part that the user has chosen."""
     if inside is None:
         write_tissue(store)
         return

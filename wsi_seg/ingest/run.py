@@ -1,4 +1,4 @@
-"""Owns the run of `wsi-seg tile`: slide files in, a collection of stores out; resumable."""
+"""Owns resumable runs of `wsi-seg tile`: read slide files, and write a collection of stores."""
 
 import contextlib
 import logging
@@ -51,35 +51,35 @@ def tile_slides(
 ) -> TileReport:
     """Write slides into a collection, each with its tissue mask; repeat it to resume.
 
-    Slides that fail, or have the name of another one, are named in the result, so that work on the
-    others can go on: call its `TileReport.require_whole` in the end, to raise an error for them.
-    Several processes may write into one collection, see `NamedSlides.shard`.
+    Slides that fail, or have the same name as another slide, do not stop the others. They are
+    listed in the report; `TileReport.require_whole` raises an error for them. Several processes can
+    write to one collection; see `NamedSlides.shard`.
 
     Parameters
     ----------
     paths
-        Slide files, and folders that are searched for them; or some of them, or with other names,
-        as `wsi_seg.ingest.names.name_slides` gives them.
+        Slide files, and folders to search for slide files; or the result of
+        `wsi_seg.ingest.names.name_slides`, which can select and rename slides.
     out
-        Collection to make or to add to.
+        Collection to create or to add to.
     codec
-        How levels are encoded.
+        Encoding of levels.
     opening
-        Replaces what the files say.
+        Options of opening slides, which override the metadata of the files.
     overwrite
-        Whether stores that exist are made again.
+        Whether to replace existing stores.
     workers
-        Slides worked on at the same time.
+        Number of slides to tile concurrently.
     stage
-        Folder into which slides of object stores are fetched, two at a time, and from which they
-        are removed again; None is the system's folder of temporary files.
+        Folder for temporary copies of slides of object stores, two at a time; None is the system's
+        folder of temporary files.
     progress
-        Advanced by finished MB of the files.
+        Advanced by the finished MB of slide files.
 
     Returns
     -------
     TileReport
-        Of each slide that is in the collection now.
+        Report of all requested slides that are in the collection now.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def tile_slides(
     OutputError
         If the collection cannot be written.
     BusyError
-        If another command is at work in it.
+        If another command is running on the collection.
     BatchError
         If all slides fail.
 
@@ -130,7 +130,7 @@ def tile_slides(
 
 
 class _Batch:
-    """Slides of one run: a few at a time, failures kept apart."""
+    """Slides of one run, tiled a few at a time, and their failures."""
 
     def __init__(
         self,
@@ -149,7 +149,7 @@ class _Batch:
         self.failures: dict[Path, WsiSegError] = {}
 
     def run_all(self, names: Mapping[Path, str]) -> None:
-        """Tile slides; a collection is not made where all of them fail."""
+        """Tile slides; if all fail, remove the collection that was created for them."""
         out = self._out
         is_new = not (out / METADATA).exists()
         create_collection(out)
@@ -162,7 +162,7 @@ class _Batch:
             update_names(out)
 
     def run_share(self, names: Mapping[Path, str], shard: Shard) -> int:
-        """Tile a share of slides, then what others have left; count those left to others."""
+        """Tile a share, then slides of exited processes; return the number left to others."""
         paths = {name: path for path, name in names.items()}
         options = self._options
         with taking_turns(
@@ -184,7 +184,7 @@ class _Batch:
             return len(paths) - len(self.done) - len(self.failures)
 
     def run(self, names: Mapping[Path, str], turns: Turns | None = None) -> None:
-        """Tile slides; what becomes of each is noted for other processes, if there are any."""
+        """Tile slides; with turns, record the outcome of each for other processes."""
         total = sum(source_bytes(path) for path in names)
         self._progress.start("tile", total / 1e6, "MB")
         with ThreadPoolExecutor(self._workers, thread_name_prefix="wsi-tile") as pool:
@@ -195,7 +195,7 @@ class _Batch:
                 for job in as_completed(jobs):
                     self._collect(job, jobs[job])
             except BaseException:
-                # Ctrl-C: units under way are finished, the rest is left for the next run.
+                # Ctrl-C: finish the current units, and leave the rest to the next run.
                 self._stop.set()
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
@@ -215,7 +215,7 @@ class _Batch:
             )
 
     def _noted(self, path: Path, name: str, turns: Turns | None) -> TiledSlide | None:
-        """Tile a slide; None where another process has it, or has done it."""
+        """Tile a slide; return None if another process has claimed or finished it."""
         if turns is None:
             return self._tile(path, name)
         found = None
@@ -225,7 +225,7 @@ class _Batch:
             else:
                 found = self._tile(path, name, turn)
         if turn is not None and found is None and (self._out / name / METADATA).is_file():
-            delete(self._out / PARTIAL / name)  # what this process wrote after another was done
+            delete(self._out / PARTIAL / name)  # written after another one finished
         return found
 
     def _tile(self, path: Path, name: str, turn: Turn | None = None) -> TiledSlide:
@@ -259,7 +259,7 @@ class _Batch:
 
     @contextlib.contextmanager
     def _local(self, path: Path) -> Iterator[Path]:
-        """Give a slide as a file of this machine: itself, or a copy that is removed afterwards."""
+        """Yield a local path of a slide: its own, or that of a copy, which is then removed."""
         if (remote := object_path(path)) is None:
             yield path
             return

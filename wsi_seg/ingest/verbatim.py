@@ -1,6 +1,6 @@
-"""Owns the verbatim encoding: a slide's finished tile streams become chunks.
+"""Owns the verbatim encoding: copies a slide's compressed tile streams to chunks.
 
-They are copied unchanged but for comments and for what is behind the pixels.
+Comments, and bytes after the end of the pixels, are removed; the rest is copied unchanged.
 """
 
 import zlib
@@ -23,20 +23,20 @@ from wsi_seg.store.layout import LevelLayout
 from wsi_seg.store.shards import write_shard
 from wsi_seg.store.writer import sync_shard_names
 
-# A large slide becomes some hundred files, each of which fits in memory; a small one few, because
-# making a file safe on disk takes as long as writing megabytes.
+# Large slides get about a hundred shards, each of which fits in memory; small slides get few, as
+# syncing a file takes as long as writing megabytes.
 _SHARDS_WANTED = 128
 _SHARD_LEAST_BYTES = 2 * 2**20
 _SHARD_BYTES = 32 * 2**20
 
 
 def encoding_of(streams: TileStreams) -> Encoding:
-    """Name the encoding under which these streams are chunks."""
+    """Return the encoding of chunks that hold these streams."""
     return Encoding(streams.kind, streams.predictor, streams.tables, streams.jpeg_rgb)
 
 
 def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
-    """Lay out a level so that every tile of the slide is a chunk."""
+    """Return a layout in which every tile of the slide is a chunk."""
     rows, columns = -(-extent.height // streams.tile.height), -(-extent.width // streams.tile.width)
     shards_wanted = min(_SHARDS_WANTED, 1 + int(streams.sizes.sum()) // _SHARD_LEAST_BYTES)
     side = 4
@@ -52,17 +52,17 @@ def verbatim_layout(extent: Extent, streams: TileStreams) -> LevelLayout:
 
 
 def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
-    """Compare the first, the middle and the last tile, decoded as chunks, with the slide's pixels.
+    """Compare the first, middle and last tile, decoded as chunks, with the slide's pixels.
 
     Returns
     -------
     str
-        What differs; empty if nothing does.
+        Description of the first difference; empty if there is no difference.
 
     Raises
     ------
     SlideError
-        If the slide itself can decode none of these tiles.
+        If the reader of the slide cannot decode any of these tiles.
     """
     extent, encoding = slide.pyramid.extents[level], encoding_of(streams)
     rows, columns = -(-extent.height // streams.tile.height), -(-extent.width // streams.tile.width)
@@ -83,7 +83,7 @@ def mismatch(slide: Slide, level: int, streams: TileStreams) -> str:
         try:
             expected = slide.read(region)
         except SlideError as error:
-            failure = error  # a damaged tile is copied as it is; reading it will say so
+            failure = error  # damaged tiles are copied unchanged; reading them fails
             continue
         (data,) = _read_streams(streams, [number])
         try:
@@ -104,7 +104,7 @@ def copy_shard_row(streams: TileStreams, array: LevelArray, row: int) -> list[in
     Returns
     -------
     list[int or None]
-        crc32c of each shard, left to right; None for one without any tile.
+        crc32c of each shard, left to right; None for a shard without tiles.
     """
     columns = -(-array.extent.width // array.shard.width)
     copied = list(shared_pool().map(partial(_copy_shard, streams, array, row), range(columns)))
@@ -119,7 +119,7 @@ def _copy_shard(streams: TileStreams, array: LevelArray, row: int, column: int) 
 
 
 def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | None]:
-    """Numbers of the slide's tiles in the order of a shard's chunks; None outside the level."""
+    """Yield the tile number of each chunk of a shard, row by row; None outside the level."""
     rows, columns = array.grid
     tile_rows = -(-array.extent.height // array.chunk.height)
     tile_columns = -(-array.extent.width // array.chunk.width)
@@ -130,7 +130,7 @@ def _tile_numbers(array: LevelArray, row: int, column: int) -> Iterator[int | No
 
 
 def _read_streams(streams: TileStreams, numbers: Sequence[int | None]) -> list[bytes | None]:
-    """Read tiles; those that follow each other in a file are read at once."""
+    """Read the streams of tiles; adjacent streams of a file are read in one call."""
     chunks: list[bytes | None] = [None] * len(numbers)
     places = np.array([p for p, n in enumerate(numbers) if n is not None and streams.sizes[n]], int)
     tiles = np.array([numbers[place] for place in places], int)
@@ -157,10 +157,10 @@ def _read_streams(streams: TileStreams, numbers: Sequence[int | None]) -> list[b
 
 
 def _plain(data: bytes, streams: TileStreams) -> bytes:
-    """Make a stream that every reader decodes to the pixels of a tile, and to nothing else."""
+    """Remove DICOM item headers, comments and trailing bytes, so that only pixels remain."""
     nbytes = streams.tile.area * streams.samples
     try:
         stream = unwrapped(data) if streams.wrapped else data
         return trim_stream(without_comments(stream, streams.kind), streams.kind, nbytes)
     except (ValueError, RuntimeError, zlib.error):
-        return data  # damaged; it is copied as it is, and reading it says so
+        return data  # damaged streams are copied unchanged; reading them fails

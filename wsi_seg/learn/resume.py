@@ -1,4 +1,4 @@
-"""Owns the saved state of a run, written atomically, with its position in the epoch."""
+"""Owns saving the state of a training run atomically, with its position in the epoch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -25,13 +25,13 @@ from wsi_seg.reading.readable import destination
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Multiscale, SlideStore
 
-# Label whose classes ``--inside`` names.
+# Label that contains the classes of ``--inside``.
 _LABEL = "annotations"
 
-# Pixels that a side of a tile has where it is looked for a class in it.
+# Number of pixels along a tile's side when it is searched for a class.
 _TILE_PX = 64
 
-# Of a level-0 pixel.
+# Tolerance in level-0 pixels.
 _HAIR = 1e-6
 
 _Area = shapely.Polygon | shapely.MultiPolygon
@@ -118,30 +118,30 @@ class Inside:
         *,
         touched: bool = False,
     ) -> NDArray[np.bool_]:
-        """Whether pixels of a slide are inside; a pixel is where its centre is.
+        """Return which pixels of a slide are inside, by the position of their centres.
 
         Parameters
         ----------
         slide
-            Has the label; not needed where there is no class.
+            Slide with the label; only needed for a class.
         full
             Size of the slide's level 0.
         extent
-            Size of the slide at the wanted resolution.
+            Size of the slide at the requested resolution.
         region
-            Which part of that, in pixels of it; None is all.
+            Region to return, in pixels of ``extent``; None is the whole slide.
         touched
-            Whether pixels count of which any part is inside the area.
+            Whether pixels that are only partly inside the area also count as inside.
 
         Returns
         -------
         NDArray[np.bool_]
-            ``(region.height, region.width)``.
+            ``(region.height, region.width)``; True inside.
 
         Raises
         ------
         StoreError
-            If the slide has no such label, or that no such class.
+            If the slide does not have the label, or the label does not have the class.
         """
         part = extent.region() if region is None else region
         found = np.ones((part.height, part.width), dtype=np.bool_)
@@ -171,21 +171,21 @@ class Inside:
         xs: Sequence[int],
         tile: Extent,
     ) -> NDArray[np.bool_]:
-        """Whether tiles have something inside; memory holds a row of tiles.
+        """Return which tiles are at least partly inside; memory holds one row of tiles.
 
         Parameters
         ----------
         slide, full, extent
             See `rows`.
         ys, xs
-            First row of each row of tiles, and first column of each column, in pixels of `extent`.
+            Top of each row of tiles, and left of each column, in pixels of ``extent``.
         tile
-            Size of a tile.
+            Size of a tile, in pixels of ``extent``.
 
         Returns
         -------
         NDArray[np.bool_]
-            ``(len(ys), len(xs))``. Of a class, structures smaller than 1/64 of a tile may be
+            ``(len(ys), len(xs))``. For a class, structures smaller than 1/64 of a tile may be
             missed.
         """
         found = np.ones((len(ys), len(xs)), dtype=np.bool_)
@@ -194,7 +194,7 @@ class Inside:
             shapely.prepare(self.area)
             left = np.asarray(xs) * wide
             top = np.asarray(ys)[:, None] * tall
-            # A hair smaller: what only shares an edge is outside.
+            # Shrink the boxes slightly: tiles that only share an edge with the area are outside.
             height, width = tile.height * tall - _HAIR, tile.width * wide - _HAIR
             for row, y in enumerate(top):
                 boxes = shapely.box(left + _HAIR, y + _HAIR, left + width, y + height)
@@ -211,7 +211,7 @@ class Inside:
         xs: Sequence[int],
         tile: Extent,
     ) -> NDArray[np.bool_]:
-        """Tiles that have the class, or a neighbouring pixel has it where it is looked at."""
+        """Return which tiles contain the class, in a subsampled label padded by one pixel."""
         step = max(1, min(tile.height, tile.width) // _TILE_PX)
         small = Extent(height=-(-extent.height // step), width=-(-extent.width // step))
         label = Inside(self.description, None, self.class_name)
@@ -292,7 +292,7 @@ class _Ignoring(SlideStore):
     inside: Inside
 
     def label_names(self) -> tuple[str, ...]:
-        """Names of the labels."""
+        """Return the names of the labels."""
         return self.whole.label_names()
 
     def planes(self, name: str) -> Multiscale:
