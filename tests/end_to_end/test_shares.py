@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import shapely
 
+from tests.commands import run as run_here
+from tests.commands import run_json
 from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.classes import ClassTable
 from wsi_seg.cli.app import main
@@ -199,19 +201,11 @@ def test_a_slide_that_fails_fails_its_own_share_and_is_in_the_scores(work, tmp_p
     assert len(scores["slides"]) == len(SIZES)
 
 
-def test_status_of_a_command_that_is_shared(work, tmp_path, capsys, monkeypatch):
+def test_status_of_a_command_that_is_shared(work, tmp_path):
     out = tmp_path / "store.zarr"
     words = ["tile", work / "slides", "--out", out]
-
-    def status(*more):
-        monkeypatch.setattr(sys, "argv", ["wsi-seg", "status", *map(str, more), "--json"])
-        main()
-        *lines, summary = capsys.readouterr().out.splitlines()
-        return json.loads(summary), lines
-
-    capsys.readouterr()
     assert one([*words, "--shard", "2/2"]) == 0
-    found, lines = status(out)
+    found = run_json("status", out)
     (tiling,) = found["commands"]
     states = {slide["slide"]: slide["state"] for slide in tiling["slides"]}
     assert (tiling["verb"], set(states), found["complete"]) == ("tile", set(SIZES), False)
@@ -220,9 +214,9 @@ def test_status_of_a_command_that_is_shared(work, tmp_path, capsys, monkeypatch)
     assert {name for name, state in states.items() if state == "waiting"} == set(SIZES) - there
     assert 0 < tiling["work_done"] < tiling["work"]
     assert one([*words, "--shard", "1/2"]) == 0
-    found, lines = status(out, "--watch")
-    assert found["complete"]
-    assert "tile: 5 slides: 5 done, 0 running, 0 stopped, 0 waiting, 0 failed" in "\n".join(lines)
+    assert run_json("status", out)["complete"]
+    watched = run_here("status", out, "--watch")
+    assert "tile: 5 slides: 5 done, 0 running, 0 stopped, 0 waiting, 0 failed" in watched.stdout
 
 
 def test_what_shards_refuse(work, tmp_path, capsys, monkeypatch):

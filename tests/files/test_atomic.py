@@ -6,6 +6,7 @@ import pytest
 
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.files.atomic import atomic_path, write_atomic
+from wsi_seg.files.half_written import partial_path, remove_partials
 
 
 def _names(folder: Path) -> list[str]:
@@ -63,3 +64,13 @@ def test_a_block_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
         atomic_path(tmp_path / "a.txt"),
     ):
         pass
+
+
+def test_what_a_kill_left_of_complete_files_is_removed(tmp_path):
+    files = [tmp_path / "a.txt", tmp_path / ("b" * 240), tmp_path / "other"]
+    for file in files:
+        partial_path(file).write_bytes(b"half")
+        write_atomic(file, "whole")
+        partial_path(file).write_bytes(b"half")
+    remove_partials(files[:2])
+    assert sorted(tmp_path.iterdir()) == sorted([*files, partial_path(files[2])])

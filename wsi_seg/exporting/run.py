@@ -23,6 +23,7 @@ from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.spatial import write_spatialdata
 from wsi_seg.exporting.targets import ExportReport, ExportTargets
 from wsi_seg.exporting.written import Written, is_as_written
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.objects import ObjectTable, Scale
 from wsi_seg.postprocess.table import write_table
@@ -116,11 +117,12 @@ def export(
     else:
         batch, of_all = _share(predictions, slides, targets, work, write_shared, shard, progress)
     done = batch.results
-    files = [str(path) for slide in done.values() for path in slide.files]
+    of_slides = [path for slide in done.values() for path in slide.files]
+    remove_partials(of_slides)
     found = {name: slide for name, slide in done.items() if slide.objects is not None}
     return ExportReport(
         tuple(done),
-        (*files, *map(str, of_all)),
+        (*map(str, of_slides), *map(str, of_all)),
         {name: slide.objects or 0 for name, slide in found.items()},
         {name: slide.left_out for name, slide in found.items()},
         {name: slide.min_area for name, slide in found.items()},

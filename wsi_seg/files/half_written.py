@@ -5,6 +5,8 @@ import re
 import socket
 import threading
 import zlib
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 # Maximum length in bytes of a file name on common file systems.
@@ -21,7 +23,7 @@ def partial_path(path: Path) -> Path:
     own = f"{threading.get_native_id():x}.{mark}"
     name = f".{path.name}.{own}.partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
-        name = f".{zlib.crc32(os.fsencode(path.name)):08x}.{own}.partial"
+        name = f".{_short(path.name)}.{own}.partial"
     return path.with_name(name)
 
 
@@ -43,3 +45,24 @@ def partials_in(folder: Path) -> dict[Path, str]:
         if re.fullmatch(r"[0-9a-f]{8}", mark):  # skips temporary files of other programs
             found[path] = mark
     return found
+
+
+def remove_partials(files: Iterable[Path]) -> None:
+    """Remove what killed processes left of files that were written completely since.
+
+    Parameters
+    ----------
+    files
+        Complete files that nobody writes any more.
+    """
+    names = defaultdict[Path, set[str]](set)
+    for file in files:
+        names[file.parent] |= {file.name, _short(file.name)}
+    for folder, complete in names.items():
+        for path in partials_in(folder):
+            if path.name[1:].rsplit(".", 3)[0] in complete:
+                path.unlink(missing_ok=True)
+
+
+def _short(name: str) -> str:
+    return f"{zlib.crc32(os.fsencode(name)):08x}"
