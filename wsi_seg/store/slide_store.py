@@ -171,7 +171,7 @@ class SlideStore:
         return self.info.slice_mm
 
     def sibling(self, name: str) -> "SlideStore | None":
-        """Open another slide of the same collection; return None if it does not exist."""
+        """Open the slide ``name`` of the same collection; return None if it does not exist."""
         path = self.path.parent / name
         return SlideStore(path, name, open_image(path)) if (path / METADATA).is_file() else None
 
