@@ -118,7 +118,7 @@ def export(
         batch, of_all = _share(predictions, slides, targets, work, write_shared, shard, progress)
     done = batch.results
     of_slides = [path for slide in done.values() for path in slide.files]
-    remove_partials(of_slides)
+    remove_partials((*of_slides, *of_all))
     found = {name: slide for name, slide in done.items() if slide.objects is not None}
     return ExportReport(
         tuple(done),

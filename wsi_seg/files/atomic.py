@@ -185,14 +185,11 @@ def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) ->
         If the file or its folder cannot be written.
     """
     data = content.encode() if isinstance(content, str) else content
-    if (remote := object_path(path)) is not None:  # writes of objects are atomic
-        try:
-            remote.write_bytes(data)
-        except OSError as error:
-            raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
-        return
     require_writable(path)
     try:
+        if (remote := object_path(path)) is not None:  # writes of objects are atomic
+            remote.write_bytes(data)
+            return
         write_whole(path, data)
         if sync_name:
             sync(path.parent)

@@ -173,7 +173,7 @@ class ObjectPath(PurePosixPath):
             tag = self.put(content, "overwrite")
             if self._is_kept(len(content), tag):
                 return len(content)
-        raise self._forgotten()
+        raise self._forgotten(_PUTS)
 
     def put(self, content: bytes, mode: "PutMode" = "overwrite") -> str | None:
         """Write the object and return its ETag, without checking that it exists afterwards."""
@@ -242,11 +242,11 @@ class ObjectPath(PurePosixPath):
                 tag = self.put(after, mode)
                 if self._is_kept(len(after), tag):
                     return after
-        raise self._forgotten()
+        raise self._forgotten(_UPDATES)
 
-    def _forgotten(self) -> AddressError:
+    def _forgotten(self, tries: int) -> AddressError:
         return AddressError(
-            errno.EIO, f"was accepted {_PUTS} times, and is not there afterwards", str(self)
+            errno.EIO, f"was accepted {tries} times, and is not there afterwards", str(self)
         )
 
     def copy_to(self, target: "ObjectPath") -> None:

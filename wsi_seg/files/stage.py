@@ -96,18 +96,20 @@ def fetch(
         _require_room(sum(sizes.values()), folder)
         parts = [(one, at) for one, size in sizes.items() for at in range(0, size, _PART_BYTES)]
 
-        def part(remote: ObjectPath, begin: int) -> None:
+        def part(remote: ObjectPath, begin: int) -> int:
             if not is_wanted():
-                return
+                return 0
             nbytes = min(_PART_BYTES, sizes[remote] - begin)
             data = remote.read_spans([(begin, nbytes)])[0]
             with files[remote].open("r+b") as file:
                 file.seek(begin)
-                file.write(data)
+                return file.write(data)
 
+        came = dict.fromkeys(sizes, 0)  # the size of a file does not show a skipped part
         with ThreadPoolExecutor(_PARTS) as threads:
-            list(threads.map(part, *zip(*parts, strict=True)))
-        came = {remote: files[remote].stat().st_size for remote in sizes}
+            written = threads.map(part, *zip(*parts, strict=True))
+            for (remote, _), nbytes in zip(parts, written, strict=True):
+                came[remote] += nbytes
     except (AddressError, OutputError):
         raise
     except OSError as error:
