@@ -1,5 +1,6 @@
 """Tiling: verbatim equals the slide, any kill resumes to the same bytes, faults stay apart."""
 
+import dataclasses
 import errno
 import itertools
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,6 +32,7 @@ from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides
 from wsi_seg.ingest.verify import verify_slide, verify_slides
 from wsi_seg.progress import Silent
+from wsi_seg.shard import Shard
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import OpenOptions, Window
 from wsi_seg.store import create_collection, open_collection
@@ -244,6 +247,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from wsi_seg.progress import Silent
+from wsi_seg.shard import Shard
 from wsi_seg.ingest.plan import Codec
 from wsi_seg.ingest.run import tile_slides
 print("ready", flush=True)
@@ -398,6 +402,7 @@ PEAK = r"""
 import re, sys
 from pathlib import Path
 from wsi_seg.progress import Silent
+from wsi_seg.shard import Shard
 from wsi_seg.ingest.run import tile_slides
 tile_slides([Path(sys.argv[1])], Path(sys.argv[2]), progress=Silent())
 # Not getrusage: a child's figure begins with that of the process that started it.
@@ -428,3 +433,23 @@ def test_slides_without_mpp_are_named_with_the_command_that_gives_it(tmp_path):
     report = tile_slides([tmp_path / "a.tif"], tmp_path / "s.zarr")
     assert "mpp is unknown of a" in report.lines()[-1]
     assert f"--overwrite --out {tmp_path / 's.zarr'}" in report.lines()[-1]
+
+
+def test_shards_write_the_collection_while_others_see_them(tmp_path, monkeypatch):
+    # A starting process removes half-written files of processes that are not registered.
+    out, seen = tmp_path / "store.zarr", list[tuple[str, bool]]()
+    write_coordinate_tiff(tmp_path / "a.tif", extents=EXTENTS)
+    replace = Path.replace
+
+    def watched(path, target):
+        if target.parent == out:
+            seen.append((target.name, any(out.glob(".wsi_seg/run/*.alive"))))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", watched)
+    found = name_slides([tmp_path / "a.tif"])
+    tile_slides(dataclasses.replace(found, shard=Shard(1, 2)), out)
+    tile_slides(dataclasses.replace(found, shard=Shard(2, 2)), out)
+    assert open_collection(out).names() == ("a",)
+    assert seen
+    assert all(registered for _, registered in seen)

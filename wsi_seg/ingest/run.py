@@ -112,10 +112,7 @@ def tile_slides(
         with sharing(out, "wsi-seg tile"):
             batch.run_all(found.names)
     else:
-        create_collection(out)
         elsewhere = batch.run_share(found.names, shard)
-        remove_if_empty(out)
-        update_names(out)
     done, failures = batch.done, batch.failures
     errors = {found.names[path]: error for path, error in failures.items()}
     errors |= found.clashes
@@ -178,9 +175,12 @@ class _Batch:
             },
             is_current=lambda name, _: (self._out / name / METADATA).is_file(),
             progress=self._progress,
+            creates=True,
         ) as turns:
             for some in turns:
                 self.run({paths[name]: name for name in some}, turns)
+            remove_if_empty(self._out)
+            update_names(self._out)
             return len(paths) - len(self.done) - len(self.failures)
 
     def run(self, names: Mapping[Path, str], turns: Turns | None = None) -> None:

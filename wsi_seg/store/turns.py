@@ -20,6 +20,7 @@ from wsi_seg.progress import Progress
 from wsi_seg.shard import Shard
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.collection import Stores
+from wsi_seg.store.layout import create_collection
 from wsi_seg.store.lock import sharing
 from wsi_seg.store.names import TURNS
 from wsi_seg.store.presence import LEASE, Presence
@@ -288,6 +289,7 @@ def taking_turns(
     options: Mapping[str, object],
     is_current: Callable[[str, object], bool],
     progress: Progress,
+    creates: bool = False,
 ) -> Iterator[Turns]:
     """Share the slides of a command with other processes with the same options.
 
@@ -303,13 +305,15 @@ def taking_turns(
         Amount of work of each slide, by name; must be the same in all processes.
     options
         JSON values, which must be the same in all processes.
+    creates
+        Whether to create the collection if it is missing.
 
     Raises
     ------
     BusyError
         If another command, or the same one with other options, is running in the folder.
     OutputError
-        If the folder cannot be written.
+        If the folder cannot be written, or ``creates`` and it exists and is not a collection.
 
     Examples
     --------
@@ -322,6 +326,8 @@ def taking_turns(
     same = json.dumps([options, sizes], sort_keys=True, default=str)
     key = hashlib.sha256(same.encode()).hexdigest()[:16]
     with sharing(folder, f"wsi-seg {verb}", shard=str(shard), options=key) as presence:
+        if creates:
+            create_collection(folder)
         root = folder / TURNS / f"{verb}-{key}"
         # No process with other options is running, or `sharing` would have raised an error.
         for other in (folder / TURNS).glob(f"{verb}-*"):
