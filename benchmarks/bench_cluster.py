@@ -241,6 +241,7 @@ def begun(store: SlideStore, count: int, out: Path) -> list[Begun]:
     """Begin outputs of so many slides, all like the same one."""
     plan = plan_slide(store, CARD, InferOptions(overlap=0.0), strip_px=STRIP_PX)
     names = [f"slide{number}" for number in range(count)]
+    (out / names[0]).mkdir(parents=True, exist_ok=True)  # workers are asked whether they see it
     return [Begun(replace(store, name=name), replace(plan, slide=name), out) for name in names]
 
 
