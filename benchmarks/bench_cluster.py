@@ -171,12 +171,11 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
         cpu = {name: cpu_s(process) - cpu[name] for name, process in processes.items()}
         grown = psutil.Process().memory_info().rss - before
         inside = client.run(seconds_inside, workers=[first])[first]
-    # What no cluster can do without.
-    strip = options.batch_s * TILES / options.batch
-    needed = slides * (options.strips * strip + options.finish_s)
+    # What no cluster can do without; slides are finished while the next part is predicted.
+    needed = slides * options.strips * options.batch_s * TILES / options.batch
     cost = {name: spent / len(inside) for name, spent in cpu.items()}
     # Client and scheduler run side by side; busier than half the time, they would be waited for.
-    # A part of a large slide is one task; what ends a slide is another one, but rare.
+    # A part's costs include those of finishing its slides, which for large ones is rare.
     holds = 0.5 * REAL_PART_S / max(cost["client"], cost["scheduler"])
     of = f"{workers} workers"
     return Results(
@@ -189,12 +188,12 @@ def measure(workers: int, store: SlideStore, out: Path, options: argparse.Namesp
         },
         {
             f"{of}, slides": slides,
-            f"{of}, tasks of parts and of ends": len(inside),
+            f"{of}, parts": len(inside),
             f"{of}, seconds": round(wall, 1),
-            f"{of}, a task takes, s": round(statistics.mean(inside), 3),
-            f"{of}, tasks/s": round(len(inside) / wall, 1),
+            f"{of}, a part takes, s": round(statistics.mean(inside), 3),
+            f"{of}, parts/s": round(len(inside) / wall, 1),
             **{
-                f"{of}, {name}, CPU ms a task": round(1000 * spent, 2)
+                f"{of}, {name}, CPU ms a part": round(1000 * spent, 2)
                 for name, spent in cost.items()
             },
             **{
@@ -301,12 +300,12 @@ def wait_for(path: Path) -> None:
 
 
 def seconds_inside() -> list[float]:
-    """Tell how long the tasks of a worker's process took."""
+    """Tell how long the parts of a worker's process took."""
     return sys.modules["__main__"].inside
 
 
 def forget() -> None:
-    """Forget the tasks that warmed a worker's process up."""
+    """Forget the parts that warmed a worker's process up."""
     sys.modules["__main__"].inside.clear()
 
 

@@ -12,13 +12,13 @@ from importlib import metadata
 import dask
 from distributed import Worker
 
-from wsi_seg.inference import distribute
-from wsi_seg.inference.distribute import Part
+from wsi_seg.inference import worker
+from wsi_seg.inference.parts import Part
 from wsi_seg.inference.runner import RunStats
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.predict.predictor import PrecisionDrift
 
-# Seconds inside tasks, of all workers; asked for by the client.
+# Seconds inside parts, of all workers; asked for by the client.
 inside: list[float] = []
 
 # Each worker measures itself by default, fifty times a second and more: hundreds in one process
@@ -40,13 +40,12 @@ def pretend(options: argparse.Namespace) -> None:
         time.sleep(options.strip_s * sum(map(len, records)))
         return RunStats(sum(task.tiles for task in part), PrecisionDrift(), {}), records
 
-    distribute._Worker.work = timed(work)
-    distribute.finish_slide = lambda *_: time.sleep(options.finish_s)
-    distribute._finish = timed(distribute._finish)
+    worker.Worker.work = timed(work)
+    worker.finish_slide = lambda *_: time.sleep(options.finish_s)
 
 
 def timed(work: object) -> object:
-    """Note how long each task takes."""
+    """Note how long each part takes."""
 
     def run(*arguments: object) -> object:
         started = time.perf_counter()

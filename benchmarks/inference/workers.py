@@ -7,18 +7,23 @@ runs, as on a cluster, where that takes its time once. All take turns, so that w
 meets all of them. Rates are of tiles that were predicted: that is what dask itself costs. Times are
 of the slides: they count what is predicted twice because neighbouring parts share a row of tiles,
 too. CPU time is that of all processes at work, and disturbed less than the clock.
+
+Two processes without dask, each with half of the slides, show what the cores allow; empty tasks
+show what dask itself takes for a part.
 """
 
 import argparse
+import multiprocessing
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from distributed import Client
+from distributed import Client, wait
 from measure import Ratio, Results, medians
 
 from wsi_seg.classes import ClassTable
@@ -67,7 +72,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--encoder", default="efficientnet-b0")
-    parser.add_argument("--slides", type=int, default=6)
+    parser.add_argument("--slides", type=int, default=12)
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -86,11 +91,13 @@ def main() -> None:
     )
     path = options.folder / "network.safetensors"
     save_checkpoint(path, build_network(card.spec), card)
-    found, part_ms = measure(read_model([path]), options)
-    serial, one, two = found.values()
+    found, part_ms, empty_ms = measure(path, options)
+    serial, one, two, processes = found.values()
     ratios = {
         "one worker / serial, tiles/s": Ratio.of(one.rates, serial.rates),
         "two workers / one, tiles/s": Ratio.of(two.rates, one.rates),
+        "two processes without dask / serial, tiles/s": Ratio.of(processes.rates, serial.rates),
+        "two workers / two processes without dask, tiles/s": Ratio.of(two.rates, processes.rates),
         "one worker / serial": Ratio.of(serial.wall, one.wall),
         "two workers / one": Ratio.of(one.wall, two.wall),
         "CPU time of a tile, one worker / serial": Ratio.of(one.cpu_ms, serial.cpu_ms),
@@ -100,13 +107,19 @@ def main() -> None:
     }
     figures = medians({name: turns.wall for name, turns in found.items()}, "s", 2)
     figures |= medians({name: turns.cpu_ms for name, turns in found.items()}, "ms of CPU a tile", 2)
-    figures |= medians({"scheduler, client and messages": part_ms}, "ms a part", 2)
+    ways = {"scheduler, client and messages": part_ms, "dask, of nothing": empty_ms}
+    figures |= medians(ways, "ms a part", 2)
     Results(ratios, figures).show(as_json=True)
 
 
-def measure(model: Model, options: argparse.Namespace) -> tuple[Mapping[str, Turns], list[float]]:
-    """Time all slides in this process, on one worker and on two; and parts of nothing."""
+def measure(
+    path: Path, options: argparse.Namespace
+) -> tuple[Mapping[str, Turns], list[float], list[float]]:
+    """Time all slides here, on one worker, on two and in two processes; and parts of nothing."""
+    model, out = read_model([path]), options.folder / "pred.zarr"
+    spawn = multiprocessing.get_context("spawn")
     with ExitStack() as stack:
+        pool = stack.enter_context(ProcessPoolExecutor(2, spawn))
         clients: dict[str, Client | None] = {"serial": None}
         for name in ("local:1", "local:2"):
             clients[name] = stack.enter_context(connected(name))
@@ -114,11 +127,10 @@ def measure(model: Model, options: argparse.Namespace) -> tuple[Mapping[str, Tur
             name: client and stack.enter_context(DaskExecutor(client, model, CHOSEN))
             for name, client in clients.items()
         }
-        found = {name: Turns() for name in clients}
+        found = {name: Turns() for name in (*clients, "two processes")}
         for kind in ("one", *["all"] * options.repeats):
             stores = list(open_collection(options.folder / f"{kind}.zarr"))
             for name, client in clients.items():
-                out = options.folder / "pred.zarr"
                 shutil.rmtree(out, ignore_errors=True)
                 before = cpu_s(client)
                 report = infer_with(
@@ -128,10 +140,40 @@ def measure(model: Model, options: argparse.Namespace) -> tuple[Mapping[str, Tur
                     found[name].wall.append(report.seconds)
                     found[name].cpu.append(cpu_s(client) - before)
                     found[name].tiles = report.tiles
+            wall, cpu, tiles = in_processes(pool, path, options.folder / f"{kind}.zarr", out)
+            if kind == "all":
+                found["two processes"].wall.append(wall)
+                found["two processes"].cpu.append(cpu)
+                found["two processes"].tiles = tiles
         client = clients["local:1"]
         assert client is not None
         parts = parts_of(model, options.folder / "all.zarr")
-        return found, [way_ms(client, parts) for _ in range(options.repeats)]
+        ours = [way_ms(client, parts) for _ in range(options.repeats)]
+        return found, ours, [empty_ms(client) for _ in range(options.repeats)]
+
+
+def in_processes(
+    pool: ProcessPoolExecutor, path: Path, collection: Path, out: Path
+) -> tuple[float, float, int]:
+    """Seconds, those of both CPUs, and tiles, where each of two processes has half the slides."""
+    halves = [
+        pool.submit(predict_half, path, collection, out.with_name(f"{half}.zarr"), half)
+        for half in (0, 1)
+    ]
+    seconds, cpu, tiles = zip(*(half.result() for half in halves), strict=True)
+    return max(seconds), sum(cpu), sum(tiles)
+
+
+def predict_half(path: Path, collection: Path, out: Path, half: int) -> tuple[float, float, int]:
+    """Predict every second slide; return the seconds, those of the CPU, and the tiles."""
+    torch.set_num_threads(1)
+    stores = list(open_collection(collection))
+    shutil.rmtree(out, ignore_errors=True)
+    before = time.process_time()
+    report = infer_with(
+        read_model([path]), stores[half::2] or stores, out, CHOSEN, progress=Silent()
+    )
+    return report.seconds, time.process_time() - before, report.tiles
 
 
 def cpu_s(client: Client | None) -> float:
@@ -153,6 +195,13 @@ def way_ms(client: Client, parts: list[Part]) -> float:
     started = time.perf_counter()
     count = sum(1 for _ in PartQueue(client, answer, answer, parts))
     return (time.perf_counter() - started) / count * 1000
+
+
+def empty_ms(client: Client) -> float:
+    """Milliseconds from one empty task to the next."""
+    started = time.perf_counter()
+    wait(client.map(bool, range(PARTS), pure=False))
+    return (time.perf_counter() - started) / PARTS * 1000
 
 
 def answer(part: object) -> tuple[RunStats, list[list[StripRecord]]]:

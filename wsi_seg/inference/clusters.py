@@ -25,9 +25,6 @@ from wsi_seg.predict.device import visible_gpus
 # Any free port, because dask warns if a second cluster uses the same one.
 _DASHBOARD = "127.0.0.1:0"
 
-# Threads of a worker: one computes the next part while the other writes strips.
-THREADS = 2
-
 # dask's defaults are for many tasks of milliseconds with results in memory; ours take seconds and
 # return almost nothing. The profiler would sample stacks a hundred times a second, the tick wake
 # every process fifty times and the memory monitor ten times. A worker paused because it keeps
@@ -131,7 +128,7 @@ def _started(cluster: str, kind: str, word: str) -> Iterator[Any]:
         _settings({"OMP_NUM_THREADS": cores}),
         LocalCluster(
             n_workers=count,
-            threads_per_worker=THREADS,
+            threads_per_worker=1,  # see `worker`
             worker_class=Nanny if gpus is None else _on_gpus(gpus),
             host="127.0.0.1",
             dashboard_address=None,
