@@ -35,12 +35,20 @@ def pretend(options: argparse.Namespace) -> None:
     """Replace what costs time on a real worker by sleep, and say versions without looking again."""
     metadata.version = cache(metadata.version)
 
-    def work(_: object, __: object, ___: bool, part: Part) -> object:
+    def work(self: worker.Worker, _: object, __: bool, part: Part) -> object:
+        turns, progress = worker._turns(), worker._Reporting(self.name, part, self.every)
         records = [[StripRecord(index) for index in sorted(task.strips)] for task in part]
-        time.sleep(options.strip_s * sum(map(len, records)))
-        return RunStats(sum(task.tiles for task in part), PrecisionDrift(), {}), records
 
-    worker.Worker.work = timed(work)
+        def produce() -> RunStats:
+            for task, written in zip(part, records, strict=True):
+                for _ in written:
+                    time.sleep(options.strip_s)
+                    progress.advance(task.tiles / len(written))
+            return RunStats(sum(task.tiles for task in part), PrecisionDrift(), {})
+
+        return turns.compute_part(timed(produce), progress.is_ending), records
+
+    worker.Worker.work = work
     worker.finish_slide = lambda *_: time.sleep(options.finish_s)
 
 

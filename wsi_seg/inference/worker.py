@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Lock
+from threading import Event, Lock
 from typing import Any
 
 import torch
@@ -32,6 +32,10 @@ from wsi_seg.inference.task import StripTask, StripWriter
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Silent
+
+# Share of a part that is left when dask sends the next one. With hundreds of workers that end parts
+# at the same time, the scheduler takes seconds.
+_ENDING = 0.25
 
 
 @dataclass(frozen=True)
@@ -68,8 +72,9 @@ class Worker:
         """Predict a part, and write its strips meanwhile.
 
         Parts are predicted one at a time, however many threads the worker has, because memory is
-        planned for one. The next part starts while the last strip of this one is written: only
-        then does dask send it, so no part waits at a busy worker while another worker is idle.
+        planned for one. The next part starts while the last strip of this one is written. dask
+        sends it when little of this one is left: early enough to arrive in time, but not so early
+        that it waits here while another worker has nothing to do.
         """
         turns, progress = _turns(), _Reporting(self.name, part, self.every)
         with StripWriter() as writer:
@@ -89,8 +94,7 @@ class Worker:
                 writer.drain(but=1)  # memory for waiting strips is planned for one part too
                 return stats
 
-            stats = turns.compute(produce)
-            secede()
+            stats = turns.compute_part(produce, progress.is_ending)
         return stats, records
 
     def _runner(self, turns: "_Turns") -> Runner:
@@ -142,6 +146,14 @@ class _Turns:
         """Run work in the computing thread, after earlier work."""
         return self._computing.submit(work).result()
 
+    def compute_part[T](self, work: Callable[[], T], is_ending: Event) -> T:
+        """Run work in the computing thread; let dask send more once ``is_ending`` is set."""
+        computing = self._computing.submit(work)
+        computing.add_done_callback(lambda _: is_ending.set())
+        is_ending.wait()
+        secede()
+        return computing.result()
+
     @contextmanager
     def finishing(self) -> Iterator[bool]:
         """Yield whether no other task of this worker is finishing slides."""
@@ -166,13 +178,18 @@ class _Cancelled(Exception):
 
 
 class _Reporting(Silent):
-    """Reports the progress of a part from time to time, and stops it if it was cancelled."""
+    """Reports the progress of a part from time to time, and stops it if it was cancelled.
+
+    ``is_ending`` is set when at most `_ENDING` of its tiles are left.
+    """
 
     def __init__(self, topic: str, part: Part, every: float) -> None:
         self._topic, self._part, self._every = topic, part_key(part), every
         self._worker = get_worker()
         self._task = self._worker.state.tasks.get(self._worker.get_current_task())
         self._tiles, self._reported = 0.0, time.monotonic()
+        self.is_ending = Event()
+        self._ending = (1 - _ENDING) * sum(task.tiles for task in part)
         self._written: SimpleQueue[tuple[str, dict[str, object]]] = SimpleQueue()
 
     def wrote(self, slide: str, record: StripRecord) -> None:
@@ -185,6 +202,8 @@ class _Reporting(Silent):
         if gone or (self._task is not None and self._task.state == "cancelled"):
             raise _Cancelled
         self._tiles += amount
+        if self._tiles >= self._ending:
+            self.is_ending.set()
         if time.monotonic() - self._reported >= self._every:
             self._reported = time.monotonic()
             written = [self._written.get() for _ in range(self._written.qsize())]
