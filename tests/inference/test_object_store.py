@@ -12,6 +12,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,8 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer, infer_with
 from wsi_seg.inference.staged import _Copies
 from wsi_seg.inference.status import read_status
-from wsi_seg.inference.task import StripTask
+from wsi_seg.inference.task import StripTask, StripWriter
+from wsi_seg.inference.transfer import Budget
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
 from wsi_seg.store import (
@@ -130,6 +132,33 @@ def test_shards_of_several_strips_are_on_their_way_at_a_time(gate, tmp_path):
     gate.rule = uploads = _Uploads()
     run(list(open_collection(tmp_path / "s.zarr")), OUT)
     assert uploads.most > 4  # a strip has an image and a label, and completes a coarser level
+
+
+def _send(count, limit, recorded):
+    """Send strips whose only shard has 100 kB."""
+
+    def write(number, objects):
+        objects[in_bucket(f"partial/{number}/c/0")] = bytes(100_000)
+        return lambda: recorded.append(number)
+
+    with StripWriter(Budget(limit)) as writer:
+        for number in range(count):
+            writer.submit(partial(write, number))
+
+
+def test_shards_on_their_way_are_bounded_by_bytes_and_recorded_in_order(gate):
+    gate.rule, recorded = _Uploads(), []
+    _send(8, 250_000, recorded)
+    assert gate.rule.most == 2
+    assert recorded == list(range(8))
+
+
+def test_a_strip_that_cannot_be_sent_is_not_recorded(gate):
+    gate.rule, recorded = lambda _method, path: "403" if "/2/" in path else None, []
+    with pytest.raises(OutputError, match="partial/2/c/0"):
+        _send(4, None, recorded)
+    assert 2 not in recorded
+    assert {f"partial/{number}/c/0" for number in recorded} <= gate.names()
 
 
 def test_a_strip_is_recorded_after_all_its_shards_are_there(stores, gate):
