@@ -1,8 +1,10 @@
 """Owns concurrent writing and copying of many objects in an object store."""
 
 import errno
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import PurePath
 
 from wsi_seg.errors import OutputError
@@ -10,6 +12,9 @@ from wsi_seg.files.object_path import REQUESTS, ObjectPath, object_path
 
 # Objects to write, and their content; None for one that must not exist.
 Objects = dict[ObjectPath, bytes | None]
+
+# Size in bytes and ETag.
+Version = tuple[int, str | None]
 
 # Attempts to write objects; a listing after each one shows which are missing.
 _LOOKS = 5
@@ -27,15 +32,15 @@ def _in_threads[T, R](work: Callable[[T], R], items: Iterable[T]) -> list[R]:
         return list(threads.map(work, items))
 
 
-def put_all(objects: Mapping[ObjectPath, bytes | None], folders: Collection[ObjectPath]) -> None:
-    """Write objects concurrently, and check with listings of their folders that all exist.
+def put_all(objects: Mapping[ObjectPath, bytes | None], within: ObjectPath | None = None) -> None:
+    """Write objects concurrently, and check that all exist, those of a folder with one listing.
 
     Parameters
     ----------
     objects
         Their content; an object with None is removed if it exists.
-    folders
-        Folders that contain them; each is listed.
+    within
+        Folder to list, which contains all of them; None to list the folder of each.
 
     Raises
     ------
@@ -44,7 +49,7 @@ def put_all(objects: Mapping[ObjectPath, bytes | None], folders: Collection[Obje
     """
     left = dict(objects)
 
-    def write(path: ObjectPath) -> tuple[int, str | None]:
+    def write(path: ObjectPath) -> Version:
         content = left[path] or b""
         return len(content), path.put(content)
 
@@ -52,29 +57,39 @@ def put_all(objects: Mapping[ObjectPath, bytes | None], folders: Collection[Obje
         for _ in range(_LOOKS):
             filled = [path for path, content in left.items() if content is not None]
             put = dict(zip(filled, _in_threads(write, filled), strict=True))
-            there = {
-                path: found
-                for listing in _in_threads(ObjectPath.versions, folders)
-                for path, found in listing.items()
-            }
+            there = _found(left, within)
             if too_many := [path for path in left.keys() - put.keys() if path in there]:
                 too_many[0].remove_all(too_many)
             left = {path: left[path] for path in filled if not _is_kept(path, put[path], there)}
             if not left:
                 return
     except OSError as error:
-        name = error.filename or next(iter(folders))
+        name = error.filename or next(iter(left))
         raise OutputError(
             f"cannot write {name}: {error.strerror or error}; repeat the command to continue"
         ) from error
     raise _forgotten(next(iter(left)))
 
 
-def _is_kept(
-    path: ObjectPath,
-    put: tuple[int, str | None],
-    there: Mapping[ObjectPath, tuple[int, str | None]],
-) -> bool:
+def _found(paths: Collection[ObjectPath], within: ObjectPath | None) -> dict[ObjectPath, Version]:
+    """Return those of these objects that exist, and others in their folders."""
+    of_each = Counter(within or path.parent for path in paths)
+
+    def found_by(path: ObjectPath) -> dict[ObjectPath, Version]:
+        if path not in paths:
+            return path.versions()
+        with suppress(FileNotFoundError):
+            stat = path.stat()
+            return {path: (stat.st_size, stat.version)}
+        return {}
+
+    folders = [folder for folder, count in of_each.items() if count > 1]
+    alone = [path for path in paths if of_each[within or path.parent] == 1]
+    listings = _in_threads(found_by, [*folders, *alone])
+    return {path: version for listing in listings for path, version in listing.items()}
+
+
+def _is_kept(path: ObjectPath, put: Version, there: Mapping[ObjectPath, Version]) -> bool:
     """Return whether the object exists as it was put; asked for if a listing shows otherwise.
 
     Object stores may write ETags in listings in another way, for example without quotes.

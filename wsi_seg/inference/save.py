@@ -133,7 +133,7 @@ class StripSaver:
         quarantined
             Tiles that could not be read so far.
         objects
-            In an object store, receives the shards for `put_rows`, to be written before the record
+            In an object store, receives the shards for `put_all`, to be written before the record
             is; None to write them now.
         """
         plan, unread = self._plan, tuple(quarantined)

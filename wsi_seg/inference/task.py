@@ -8,7 +8,7 @@ from pathlib import Path
 
 from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode
-from wsi_seg.files.object_folder import Objects
+from wsi_seg.files.object_folder import Objects, put_all
 from wsi_seg.inference.plan import PlannedSlide, Quarantined, SlidePlan, finest
 from wsi_seg.inference.resample import rows_under
 from wsi_seg.inference.save import StripSaver
@@ -16,7 +16,6 @@ from wsi_seg.inference.stream import Job
 from wsi_seg.inference.strips import StripSink, Wanted
 from wsi_seg.inference.transfer import Budget
 from wsi_seg.reading.readable import Readable
-from wsi_seg.store.writer import put_rows
 
 # Largest number of strips whose shards are sent to an object store at a time.
 _SENT = 4
@@ -175,7 +174,7 @@ class StripWriter:
 
     def _send(self, objects: Objects, nbytes: int) -> None:
         try:
-            put_rows(objects)
+            put_all(objects)
         finally:
             self._budget.give(nbytes)
 

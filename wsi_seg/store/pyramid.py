@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import StoreError
-from wsi_seg.files.object_folder import Objects
+from wsi_seg.files.object_folder import Objects, for_each
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
@@ -217,6 +217,7 @@ def fill_levels(
     done: Collection[ShardRow] = frozenset(),
 ) -> dict[str, int]:
     """Compute levels 1 and up of an open image; see `fill_pyramid`."""
+    arrays = for_each(arrays[0].path, arrays.__getitem__, range(len(arrays)))  # reads metadata
     left = [
         (number, row)
         for number in range(1, len(arrays))

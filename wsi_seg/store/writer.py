@@ -100,7 +100,7 @@ def write_rows(
     array, y, rows
         See `write_strip`.
     objects
-        In an object store, receives the shards for `put_rows`; None to write them now.
+        In an object store, receives the shards for `put_all`; None to write them now.
 
     Returns
     -------
@@ -127,15 +127,10 @@ def write_rows(
             written = list(threads.map(write, range(len(shards))))
     if is_remote:
         if objects is None:
-            put_rows(later)
+            put_all(later)
     elif any(checksum is not None for checksum in written):
         sync_shard_names(array, y // array.shard.height)
     return written
-
-
-def put_rows(objects: Objects) -> None:
-    """Write rows of shards to an object store, and check that all of them exist afterwards."""
-    put_all(objects, {path.parent for path in objects})
 
 
 def sync_shard_names(array: LevelArray, row: int) -> None:
