@@ -167,20 +167,16 @@ class StripWriter:
         """Write a strip, and queue what is left to do for it."""
         objects: Objects = {}
         record = write(objects)
+        if not objects:
+            return self._recording.submit(record)
         nbytes = sum(len(content or b"") for content in objects.values())
         self._budget.take(nbytes)
-        sent = self._sending.submit(self._send, objects, nbytes) if objects else None
+        sent = self._sending.submit(put_all, objects)
+        sent.add_done_callback(lambda _: self._budget.give(nbytes))  # even if it is cancelled
         return self._recording.submit(_record, sent, record)
 
-    def _send(self, objects: Objects, nbytes: int) -> None:
-        try:
-            put_all(objects)
-        finally:
-            self._budget.give(nbytes)
 
-
-def _record(sent: Future[None] | None, record: Callable[[], None]) -> None:
+def _record(sent: Future[None], record: Callable[[], None]) -> None:
     """Record a strip once all of its shards are stored."""
-    if sent is not None:
-        sent.result()
+    sent.result()
     record()
