@@ -134,31 +134,42 @@ def test_shards_of_several_strips_are_on_their_way_at_a_time(gate, tmp_path):
     assert uploads.most > 4  # a strip has an image and a label, and completes a coarser level
 
 
-def _send(count, limit, recorded):
+def _send(count, budget, recorded, *, interrupted=False):
     """Send strips whose only shard has 100 kB."""
 
     def write(number, objects):
         objects[in_bucket(f"partial/{number}/c/0")] = bytes(100_000)
         return lambda: recorded.append(number)
 
-    with StripWriter(Budget(limit)) as writer:
+    with StripWriter(budget) as writer:
         for number in range(count):
             writer.submit(partial(write, number))
+        if interrupted:
+            raise Killed
 
 
 def test_shards_on_their_way_are_bounded_by_bytes_and_recorded_in_order(gate):
     recorded: list[int] = []
     gate.rule = _Uploads()
-    _send(8, 250_000, recorded)
+    _send(8, Budget(250_000), recorded)
     assert gate.rule.most == 2
     assert recorded == list(range(8))
+
+
+def test_an_interrupt_releases_the_bytes_that_were_not_sent(gate):
+    recorded: list[int] = []
+    gate.rule, budget = _Uploads(), Budget(1_000_000)
+    with pytest.raises(Killed):
+        _send(8, budget, recorded, interrupted=True)
+    assert len(recorded) < 8
+    assert budget.try_take(1_000_000)
 
 
 def test_a_strip_that_cannot_be_sent_is_not_recorded(gate):
     recorded: list[int] = []
     gate.rule = lambda _method, path: "403" if "/2/" in path else None
     with pytest.raises(OutputError, match="partial/2/c/0"):
-        _send(4, None, recorded)
+        _send(4, Budget(None), recorded)
     assert 2 not in recorded
     assert {f"partial/{number}/c/0" for number in recorded} <= gate.names()
 
