@@ -250,10 +250,10 @@ def infer(outputs: list[Begun], executor: DaskExecutor, options: argparse.Namesp
 
 def memory_plan(batch: int) -> MemoryPlan:
     """Sizes that the fakes are run with; nothing is counted."""
-    parts = dict.fromkeys(("process", "networks", "forward", "bands", "strips", "reading"), 0)
+    names = ("sending", "process", "networks", "forward", "bands", "strips", "reading")
     return MemoryPlan(
         batches=(batch,), ahead=2**20, waiting=2**20, strip_px=STRIP_PX, resident=1, cache=2**20,
-        readers=2, on_device=False, **parts,
+        readers=2, on_device=False, **dict.fromkeys(names, 0),
     )  # fmt: skip
 
 

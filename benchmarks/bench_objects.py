@@ -126,12 +126,13 @@ def slides(root: ObjectPath, folder: Path, options: argparse.Namespace) -> Resul
 
     def predict(kind: str, source: Path, out: Path) -> float:
         requests()
-        started, served = time.perf_counter(), server_cpu_s()
+        started, served, used = time.perf_counter(), server_cpu_s(), time.process_time()
         report = infer(open_collection(source), network, out, how, card=card, progress=Silent())
         wall = time.perf_counter() - started
         figures[f"time, {kind}"] = describe_shares(report.shares)
         figures[f"requests, {kind}"] = requests()
         figures[f"CPU of the server, s, {kind}"] = round(server_cpu_s() - served, 1)
+        figures[f"CPU of the prediction, s, {kind}"] = round(time.process_time() - used, 1)
         return report.pixels / wall / 1e6
 
     rates = in_turn(

@@ -1,5 +1,7 @@
 """Predictions in an object store: the bytes of a folder, whatever is killed or fails on the way."""
 
+import io
+import json
 import math
 import random
 import shutil
@@ -7,10 +9,13 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
 from hypothesis import given, settings
@@ -28,11 +33,19 @@ from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer, infer_with
 from wsi_seg.inference.staged import _Copies
 from wsi_seg.inference.status import read_status
-from wsi_seg.inference.task import StripTask
+from wsi_seg.inference.task import StripTask, StripWriter
+from wsi_seg.inference.transfer import Budget
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
-from wsi_seg.store import open_collection, open_predictions, presence, update_names
-from wsi_seg.testing.stores import digests, make_store
+from wsi_seg.store import (
+    create_collection,
+    open_collection,
+    open_predictions,
+    presence,
+    update_names,
+)
+from wsi_seg.store.info import StoreInfo
+from wsi_seg.testing.stores import digests, make_store, write_image
 
 OUT = in_bucket("cases/p.zarr")
 
@@ -95,6 +108,90 @@ def test_nothing_is_visible_before_it_is_whole(stores, calm, gate):
     gate.rule = rule
     run(stores, OUT)
     assert sorted(looked, key=str) == [{"tall/zarr.json"}, {"two/zarr.json"}]
+
+
+class _Uploads:
+    """Shards that the bucket is receiving: each takes a while."""
+
+    def __init__(self):
+        self._lock, self._open, self.most = threading.Lock(), 0, 0
+
+    def __call__(self, method, path):
+        if method == "PUT" and "/c/" in path and "/partial/" in path:
+            with self._lock:
+                self._open += 1
+                self.most = max(self.most, self._open)
+            time.sleep(0.3)
+            with self._lock:
+                self._open -= 1
+
+
+def test_shards_of_several_strips_are_on_their_way_at_a_time(gate, tmp_path):
+    make_store(tmp_path / "s.zarr", "deep", 512 * 12, 70)
+    update_names(tmp_path / "s.zarr")
+    gate.rule = uploads = _Uploads()
+    run(list(open_collection(tmp_path / "s.zarr")), OUT)
+    assert uploads.most > 4  # a strip has an image and a label, and completes a coarser level
+
+
+def _send(count, budget, recorded, *, interrupted=False):
+    """Send strips whose only shard has 100 kB."""
+
+    def write(number, objects):
+        objects[in_bucket(f"partial/{number}/c/0")] = bytes(100_000)
+        return lambda: recorded.append(number)
+
+    with StripWriter(budget) as writer:
+        for number in range(count):
+            writer.submit(partial(write, number))
+        if interrupted:
+            raise Killed
+
+
+def test_shards_on_their_way_are_bounded_by_bytes_and_recorded_in_order(gate):
+    recorded: list[int] = []
+    gate.rule = _Uploads()
+    _send(8, Budget(250_000), recorded)
+    assert gate.rule.most == 2
+    assert recorded == list(range(8))
+
+
+def test_an_interrupt_releases_the_bytes_that_were_not_sent(gate):
+    recorded: list[int] = []
+    gate.rule, budget = _Uploads(), Budget(1_000_000)
+    with pytest.raises(Killed):
+        _send(8, budget, recorded, interrupted=True)
+    assert len(recorded) < 8
+    assert budget.try_take(1_000_000)
+
+
+def test_a_strip_that_cannot_be_sent_is_not_recorded(gate):
+    recorded: list[int] = []
+    gate.rule = lambda _method, path: "403" if "/2/" in path else None
+    with pytest.raises(OutputError, match="partial/2/c/0"):
+        _send(4, Budget(None), recorded)
+    assert 2 not in recorded
+    assert {f"partial/{number}/c/0" for number in recorded} <= gate.names()
+
+
+def test_a_strip_is_recorded_after_all_its_shards_are_there(stores, gate):
+    app, lines = gate.app, []
+
+    def looking(environ, start_response):
+        folder, _, file = environ["PATH_INFO"].partition("/.wsi_seg/shared/")
+        if environ["REQUEST_METHOD"] == "PUT" and file.endswith(".jsonl"):
+            body = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+            environ["wsgi.input"] = io.BytesIO(body)
+            folder, there = folder.removeprefix(f"/{BUCKET}/"), gate.names()
+            for line in map(json.loads, body.splitlines()):
+                names = {f"{folder}/{name}" for name in line["result"]["checksums"]}
+                lines.append((len(names), names - there))
+        return app(environ, start_response)
+
+    gate.app = looking
+    run(stores, OUT)
+    assert sum(count for count, _ in lines) > 0
+    assert not any(missing for _, missing in lines)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -162,6 +259,19 @@ def remote(stores, gate):
 def test_slides_of_a_bucket_give_the_same_bytes(remote, calm, gate, tmp_path):
     run(remote, tmp_path / "p.zarr")
     assert digests(tmp_path / "p.zarr") == calm
+
+
+def test_neighbouring_chunks_are_fetched_with_one_request(gate, tmp_path):
+    create_collection(tmp_path / "s.zarr")
+    pixels = np.random.default_rng(0).integers(0, 256, (300, 5000, 3), dtype=np.uint8)
+    write_image(tmp_path / "s.zarr/wide", pixels, StoreInfo().to_json(), shard_px=2048)
+    update_names(tmp_path / "s.zarr")
+    slides = list(open_collection(sent(tmp_path / "s.zarr", in_bucket("s.zarr"))))
+    gate.seen.clear()
+    run(slides, tmp_path / "p.zarr")
+    reads = [path for method, path in gate.seen if method == "GET" and "/0/c/" in path]
+    assert slides[0].image.chunk(0).width * 5 > 5000
+    assert len(reads) <= 3  # the index of the shard, and five chunks in two parts
 
 
 def test_slides_are_read_from_copies_that_are_removed(remote, calm, gate, tmp_path):
@@ -236,7 +346,7 @@ def test_what_is_never_kept_ends_with_an_error_and_a_later_run_goes_on(
     stores, calm, gate, tmp_path
 ):
     gate.rule = lambda method, path: "lost" if method == "PUT" and "/0/c/" in path else None
-    with pytest.raises(OutputError, match="was accepted 3 times, and is not there afterwards"):
+    with pytest.raises(OutputError, match="was accepted 5 times, and is not there afterwards"):
         run(stores, OUT)
     assert not open_predictions(OUT).names()
     gate.rule = lambda _method, _path: None

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.cards import make_card
 from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.errors import ConfigError, ResolutionError
+from wsi_seg.files.object_path import place
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.memory import parse_bytes, resident_bytes
 from wsi_seg.inference.options import InferOptions
@@ -50,6 +51,21 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
     assert plan.memory is not None
     assert found["memory"]["total"] == plan.memory.total
     assert not (tmp_path / "pred.zarr").exists()
+
+
+def test_strips_on_their_way_to_an_object_store_take_memory():
+    pytest.importorskip("obstore", reason="needs the extra `remote`")
+    wide = MemoryStore(MemoryImage(np.zeros((300, 4_000, 3), np.uint8), mpp=0.5))
+
+    def planned(out):
+        found = plan_inference([wide], MODEL, InferOptions(precision="fp32"), out=out).memory
+        assert found is not None
+        return found
+
+    folder, bucket = planned(place("p.zarr")), planned(place("s3://bucket/p.zarr"))
+    assert folder.sending == 0
+    assert bucket.sending == bucket.strip_px * 4_000 * (len(CARD.classes) + 1)
+    assert bucket.strips == folder.strips + bucket.sending
 
 
 def test_the_batch_fits_the_memory_of_the_gpu():

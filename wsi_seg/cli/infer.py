@@ -224,7 +224,7 @@ def infer(
         if plan:
             stores = list(iter(slides))
             unfinished = {} if overwrite else unfinished_settings(stores, target)
-            planned = plan_inference(stores, model, options, unfinished=unfinished)
+            planned = plan_inference(stores, model, options, unfinished=unfinished, out=target)
             terminal.say("\n".join([f"model {file}" for file in files] + planned.lines()))
             planned.require_whole()
             terminal.next_command(*words_given(context, without="plan"))

@@ -171,7 +171,7 @@ class ObjectPath(PurePosixPath):
         """Write or replace the object, and check that it exists afterwards."""
         for _ in range(_PUTS):
             tag = self.put(content, "overwrite")
-            if self._is_kept(len(content), tag):
+            if self.is_kept(len(content), tag):
                 return len(content)
         raise self._forgotten(_PUTS)
 
@@ -183,12 +183,11 @@ class ObjectPath(PurePosixPath):
             put = obstore.put(self._store, self.key, content, mode=mode, use_multipart=False)
         return put["e_tag"]
 
-    def _is_kept(self, nbytes: int, tag: str | None) -> bool:
-        import obstore
-
-        with suppress(FileNotFoundError), asking(str(self)):
-            found = obstore.head(self._store, self.key)
-            return found["size"] == nbytes and found["e_tag"] == tag
+    def is_kept(self, nbytes: int, tag: str | None) -> bool:
+        """Return whether the object exists with this size in bytes and this ETag."""
+        with suppress(FileNotFoundError):
+            found = self.stat()
+            return (found.st_size, found.version) == (nbytes, tag)
         return False
 
     def create(self, content: bytes) -> bool:
@@ -240,7 +239,7 @@ class ObjectPath(PurePosixPath):
                 return before
             with suppress(AlreadyExistsError, PreconditionError):  # another process wrote first
                 tag = self.put(after, mode)
-                if self._is_kept(len(after), tag):
+                if self.is_kept(len(after), tag):
                     return after
         raise self._forgotten(_UPDATES)
 
@@ -287,18 +286,14 @@ class ObjectPath(PurePosixPath):
         """Iterate over folders, then objects, in this folder; empty for web servers."""
         if self.is_read_only:
             return
-        files, folders = self._listed()
-        yield from folders
-        yield from files
-
-    def _listed(self) -> tuple[list["ObjectPath"], list["ObjectPath"]]:
         import obstore
 
         with asking(str(self)):
             found = obstore.list_with_delimiter(self._store, self.key or None)
-        files = [self / item["path"].rpartition("/")[2] for item in found["objects"]]
-        folders = [self / name.rstrip("/").rpartition("/")[2] for name in found["common_prefixes"]]
-        return files, folders
+        for name in found["common_prefixes"]:
+            yield self / name.rstrip("/").rpartition("/")[2]
+        for item in found["objects"]:
+            yield self / item["path"].rpartition("/")[2]
 
     def walk(self) -> Iterator[tuple["ObjectPath", list[str], list[str]]]:
         """Walk top-down like `pathlib.Path.walk`, with one listing of all objects."""
@@ -319,12 +314,20 @@ class ObjectPath(PurePosixPath):
 
     def sizes(self) -> dict["ObjectPath", int]:
         """Return all objects below this folder with their sizes in bytes."""
+        return {path: size for path, (size, _) in self.versions().items()}
+
+    def versions(self) -> dict["ObjectPath", tuple[int, str | None]]:
+        """Return all objects below this folder with their sizes in bytes and their ETags."""
         import obstore
 
         root = self.with_segments(*self.parts[:2])
         with asking(str(self)):
             pages = obstore.list(self._store, self.key or None, chunk_size=1000)
-            return {root / item["path"]: item["size"] for page in pages for item in page}
+            return {
+                root / item["path"]: (item["size"], item["e_tag"])
+                for page in pages
+                for item in page
+            }
 
     def glob(self, pattern: str) -> Iterator["ObjectPath"]:
         """Find paths that match a pattern, in which ``*`` matches within one path component."""

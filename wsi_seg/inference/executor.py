@@ -1,9 +1,11 @@
 """Owns the protocol of executors, and the executor that runs in this process."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Protocol
 
+from wsi_seg.files.object_folder import Objects
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.options import InferOptions
@@ -20,6 +22,7 @@ from wsi_seg.inference.runner import (
 from wsi_seg.inference.staged import staged
 from wsi_seg.inference.strips import PendingStrip
 from wsi_seg.inference.task import StripTask, StripWriter
+from wsi_seg.inference.transfer import Budget
 from wsi_seg.predict.device import Device
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.progress import Progress, Silent
@@ -75,7 +78,7 @@ class SerialExecutor:
         """Predict the remaining strips of slides; see `Executor.run`."""
         self._progress.start("infer", sum(output.task.tiles for output in outputs), "tiles")
         every = [output.task for output in outputs]
-        with StripWriter() as writer, staged(every, self._stage) as tasks:
+        with StripWriter(Budget(memory.sending)) as writer, staged(every, self._stage) as tasks:
             strip_jobs = [
                 _strip_job(writer, output, task)
                 for output, task in zip(outputs, tasks, strict=True)
@@ -96,14 +99,18 @@ def _strip_job(writer: StripWriter, output: SlideOutput, task: StripTask) -> Str
     saver = task.saver()
     left = set(task.strips)
     if not left:
-        writer.submit(output.finish)
+        writer.submit(lambda _: output.finish)
 
-    def write(strip: PendingStrip) -> None:
-        record = saver.write(strip(), strip_job.quarantined)
-        output.record([record])
-        left.remove(record.index)
-        if not left:
-            output.finish()
+    def write(strip: PendingStrip, objects: Objects) -> Callable[[], None]:
+        found = saver.write(strip(), strip_job.quarantined, objects)
 
-    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+        def record() -> None:
+            output.record([found])
+            left.remove(found.index)
+            if not left:
+                output.finish()
+
+        return record
+
+    strip_job = StripJob(task, lambda strip: writer.submit(partial(write, strip)))
     return strip_job

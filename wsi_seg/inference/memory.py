@@ -63,6 +63,8 @@ class MemoryPlan:
         Bytes of source pixels that are read ahead or wait, for each member.
     waiting
         Bytes of finished strips that are being downloaded or wait to be written.
+    sending
+        Bytes of encoded strips that are on their way to an object store; 0 for a folder.
     strip_px
         Rows of a strip.
     resident
@@ -87,6 +89,7 @@ class MemoryPlan:
     batches: tuple[int, ...]
     ahead: int
     waiting: int
+    sending: int
     strip_px: int
     resident: int
     cache: int
@@ -175,7 +178,7 @@ def plan_memory(
     device: Device,
     max_ram: int | None,
     strip_px: int | None = None,
-    readers: int = 0,
+    sends: bool = False,
 ) -> MemoryPlan:
     """Choose the largest sizes that fit into memory.
 
@@ -196,15 +199,15 @@ def plan_memory(
         or dask worker; None for no limit, which chooses the fastest sizes.
     strip_px
         Rows of a strip; None to choose.
-    readers
-        Number of concurrent reads; 0 to choose.
+    sends
+        Whether strips are sent to an object store.
 
     Raises
     ------
     ConfigError
         If even the smallest sizes do not fit; states how much memory is needed.
     """
-    needs = _Needs(plans, members, device, readers)
+    needs = _Needs(plans, members, device, sends=sends)
     own = tuple(batches)
     chosen = _Choice(
         batches=own if fixed_batch else (1,) * len(own),
@@ -248,8 +251,10 @@ class _Needs:
         plans: Sequence[Sequence[SlidePlan]],
         members: Sequence[Member],
         device: Device,
-        readers: int,
+        *,
+        sends: bool,
     ) -> None:
+        self._sends = sends
         self._members: list[Sequence[SlidePlan]] = list(zip(*plans, strict=True))
         cards = [member.card for member in members]
         self._cards, self._value = cards, dtype_of(device.precision).itemsize
@@ -259,7 +264,6 @@ class _Needs:
         ]
         self._on_device = device.memory is not None
         self._process = resident_bytes() + (_GPU_LIBRARIES if self._on_device else 0)
-        self._readers = readers or default_readers()
         self._width = max(max(p.extent.width, p.tile_px) for slide in plans for p in slide)
         self._classes = len(cards[0].classes)
         self._planes = cards[0].classes.planes or 1
@@ -305,20 +309,23 @@ class _Needs:
         # Strips of each member wait to be combined.
         members = len(choice.batches) if len(choice.batches) > 1 else 0
         waiting = (_WAITING_GPU if self._on_device else _WAITING) * strip * (1 + members)
+        # Those of several strips in practice, which are smaller when encoded.
+        sending = strip if self._sends else 0
         pinned = _PINNED if self._on_device else 1
         return MemoryPlan(
             batches=choice.batches,
             ahead=ahead,
             waiting=waiting,
+            sending=sending,
             strip_px=choice.strip_px,
             resident=choice.resident,
             cache=choice.cache,
-            readers=self._readers,
+            readers=default_readers(),
             process=self._process,
             networks=sum(weights[: choice.resident]) * copies + weights[0] * 8,
             forward=forward,
             bands=sum(map(self._band, *self._pairs())) + self._launched(choice, ahead),
-            strips=pinned * (waiting + strip * (1 + members)) + _WRITING * strip,
+            strips=pinned * (waiting + strip * (1 + members)) + _WRITING * strip + sending,
             reading=pinned * reading,
             on_device=self._on_device,
         )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.choices import Blend
 from wsi_seg.errors import ConfigError, ResolutionError
+from wsi_seg.files.object_path import object_path
 from wsi_seg.geometry import Extent, Pyramid, TileGrid
 from wsi_seg.inference.blend import axis_weights
 from wsi_seg.inference.options import InferOptions
@@ -27,6 +28,10 @@ from wsi_seg.store.names import TISSUE
 
 # Rows of chunks higher than this are read in parts, through the cache of decoded chunks.
 UNIT_ROWS = 1024
+
+# Columns that one thread reads at a time; more in an object store, where a read of neighbouring
+# chunks of a shard is one request.
+_READ_PX, _REMOTE_READ_PX = 1024, 4096
 
 # A plan with more tiles would not fit into memory.
 _MAX_TILES = 2**24
@@ -124,6 +129,8 @@ class SlidePlan:
         Overrides and repairs, one sentence each.
     first_pass
         The earlier run with adaptive overlap, otherwise None. See `adaptive.merged`.
+    read_px
+        Columns of the level that one thread reads at a time.
     """
 
     slide: str
@@ -144,6 +151,7 @@ class SlidePlan:
     native: Extent | None = None
     notes: tuple[str, ...] = field(default=())
     first_pass: FirstPass | None = None
+    read_px: int = _READ_PX
 
     @property
     def strips(self) -> tuple[tuple[int, int], ...]:
@@ -272,7 +280,13 @@ def plan_slide(
         view=view,
         native=None if card.resize is None else pyramid.extent,
         notes=notes,
+        read_px=_read_px(store.image),
     )
+
+
+def _read_px(image: Readable) -> int:
+    is_remote = isinstance(image, Multiscale) and object_path(image.path) is not None
+    return _REMOTE_READ_PX if is_remote else _READ_PX
 
 
 def _scale(store: PlannedSlide, view: View, options: InferOptions) -> tuple[Scale, tuple[str, ...]]:

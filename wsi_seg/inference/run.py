@@ -253,7 +253,13 @@ def _planned(
         if known is not None:
             unfinished = {store.name: known.chosen for store in stores} | unfinished
         plan = plan_inference(
-            stores, model, options, device=executor.device, refine=refine, unfinished=unfinished
+            stores,
+            model,
+            options,
+            device=executor.device,
+            refine=refine,
+            unfinished=unfinished,
+            out=out,
         )
         create_collection(out)
         if plan.memory is None:

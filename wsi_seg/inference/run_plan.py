@@ -3,10 +3,12 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from types import MappingProxyType
 
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.errors import ConfigError
+from wsi_seg.files.object_path import object_path
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
 from wsi_seg.inference.memory import LIMIT_SHARE, MemoryPlan, plan_memory
 from wsi_seg.inference.options import InferOptions
@@ -120,6 +122,7 @@ def plan_inference(
     device: Device | None = None,
     refine: Refine | None = None,
     unfinished: Mapping[str, Mapping[str, object]] = MappingProxyType({}),
+    out: Path | None = None,
 ) -> RunPlan:
     """Plan all slides with all members, and their memory, without predicting anything.
 
@@ -134,6 +137,8 @@ def plan_inference(
     unfinished
         Settings of slides with unfinished output, see `output.unfinished_settings`; they keep
         their strips and batch, and memory is planned for these.
+    out
+        Prediction collection; in an object store, strips on their way there take memory.
 
     Returns
     -------
@@ -161,7 +166,7 @@ def plan_inference(
         _warn_of_many(slides, model, options)
     memory = None
     if slides:
-        memory = _plan_memory(slides, model, options, device, unfinished)
+        memory = _plan_memory(slides, model, options, device, unfinished, out)
         strips = {slide[0].slide: memory.strip_px for slide in slides}
         strips |= {name: int(str(one["strip_px"])) for name, one in unfinished.items()}
         slides = [tuple(one.with_strips(strips[one.slide]) for one in slide) for slide in slides]
@@ -218,6 +223,7 @@ def _plan_memory(
     options: InferOptions,
     device: Device,
     unfinished: Mapping[str, Mapping[str, object]],
+    out: Path | None,
 ) -> MemoryPlan:
     tiles = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
     batches = unfinished_batches(unfinished, len(model.members))
@@ -234,7 +240,7 @@ def _plan_memory(
     if max_ram is None and device.ram is not None:
         max_ram = int(device.ram * LIMIT_SHARE)
     strips = [int(str(settings["strip_px"])) for settings in unfinished.values()]
-    return plan_memory(
+    found = plan_memory(
         slides,
         model.members,
         batches,
@@ -242,8 +248,9 @@ def _plan_memory(
         device=device,
         max_ram=max_ram,
         strip_px=max([options.strip_px or 0, *strips]) or None,
-        readers=options.readers,
+        sends=out is not None and object_path(out) is not None,
     )
+    return replace(found, readers=options.readers or found.readers)
 
 
 def unfinished_batches(

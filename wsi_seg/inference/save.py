@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode
 from wsi_seg.errors import StoreError
+from wsi_seg.files.object_folder import Objects
 from wsi_seg.inference.adaptive import merged
 from wsi_seg.inference.plan import Quarantined, SlidePlan
 from wsi_seg.inference.resample import restore
@@ -120,22 +121,33 @@ class StripSaver:
         is_wanted = self._save != "probabilities"
         return _Writer(self._target, nearest=True, inside=inside) if is_wanted else None
 
-    def write(self, strip: Strip, quarantined: Sequence[Quarantined]) -> StripRecord:
+    def write(
+        self, strip: Strip, quarantined: Sequence[Quarantined], objects: Objects | None = None
+    ) -> StripRecord:
         """Write a strip, and the shard rows of coarser levels that it completes.
 
-        ``quarantined`` lists the tiles that could not be read so far.
+        Parameters
+        ----------
+        strip
+            The strip.
+        quarantined
+            Tiles that could not be read so far.
+        objects
+            In an object store, receives the shards for `put_all`, to be written before the record
+            is; None to write them now.
         """
         plan, unread = self._plan, tuple(quarantined)
         if plan.native is not None:
             record = StripRecord(strip.index, quarantined=unread)
             for y, rows in restore(strip.at_size(plan.native), plan.native, plan.shard_px):
                 labels = label_map(rows, self._mode)
-                record = self._write(record, y, rows, labels)
+                # One strip is the whole slide, whose shards memory need not hold.
+                record = self._write(record, y, rows, labels, None)
             return record
         strip = self._completed(strip, unread)
         record = StripRecord(strip.index, strip.steps, quarantined=unread)
         y = plan.strips[strip.index][0]
-        return self._write(record, y, strip.probabilities, strip.labels)
+        return self._write(record, y, strip.probabilities, strip.labels, objects)
 
     def _completed(self, strip: Strip, quarantined: Sequence[Quarantined]) -> Strip:
         """Compute labels and seam sums that the device did not, as for ensembles or two passes."""
@@ -166,12 +178,13 @@ class StripSaver:
         y: int,
         rows: NDArray[np.uint8] | None,
         labels: NDArray[np.uint8] | None,
+        objects: Objects | None,
     ) -> StripRecord:
         """Write rows of both, and the coarser shard rows they complete, concurrently."""
         image, label = self._image, self._labels
         with ThreadPoolExecutor(4) as threads:
             written = [
-                (writer is image, threads.submit(part, y, values))
+                (writer is image, threads.submit(part, y, values, objects))
                 for writer, values in ((image, rows), (label, labels))
                 if writer is not None and values is not None
                 for part in (writer.finest, writer.coarser)
@@ -195,13 +208,13 @@ class _Writer:
         self._inside = inside
         self._coarser = CoarserLevels(target / inside, nearest=nearest)
 
-    def finest(self, y: int, rows: NDArray[np.uint8]) -> Written:
+    def finest(self, y: int, rows: NDArray[np.uint8], objects: Objects | None) -> Written:
         """Write rows of level 0."""
-        return self._named(Written([], write_strip_of(self._coarser.finest, y, rows)))
+        return self._named(Written([], write_strip_of(self._coarser.finest, y, rows, objects)))
 
-    def coarser(self, y: int, rows: NDArray[np.uint8]) -> Written:
+    def coarser(self, y: int, rows: NDArray[np.uint8], objects: Objects | None) -> Written:
         """Write the shard rows of coarser levels that these rows of level 0 complete."""
-        return self._named(self._coarser.put(y, rows))
+        return self._named(self._coarser.put(y, rows, objects))
 
     def _named(self, written: Written) -> Written:
         """Make the paths of shards relative to the slide's group."""

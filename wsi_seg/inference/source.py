@@ -25,9 +25,6 @@ from wsi_seg.store.cache import shared_pool
 
 logger = logging.getLogger(__name__)
 
-# Columns that one thread reads at a time.
-_READ_PX = 1024
-
 
 @dataclass(frozen=True, slots=True)
 class Damage:
@@ -129,19 +126,17 @@ class SourceRows:
         full = self.plan.source.height
         rows = range(number * height, min((number + 1) * height, full))
         first, width = self.source_columns.start // self._chunk.width, self._chunk.width
-        step = max(1, _READ_PX // width)
+        step = max(1, self.plan.read_px // width)
         edges = np.flatnonzero(np.diff(np.concatenate([[False], wanted, [False]]).astype(np.int8)))
-        parts = []
-        for begin, end in edges.reshape(-1, 2).tolist():
-            for column in range(begin, end, step):
-                after = min(column + step, end)
-                parts.append(
-                    range(
-                        max(self.source_columns.start, (first + column) * width),
-                        min(self.source_columns.stop, (first + after) * width),
-                    )
-                )
-        return Unit(rows, self.source_columns, tuple(parts))
+        parts = tuple(
+            range(
+                max(self.source_columns.start, chunks.start * width),
+                min(self.source_columns.stop, chunks.stop * width),
+            )
+            for begin, end in (edges.reshape(-1, 2) + first).tolist()
+            for chunks in _cut(range(begin, end), step)
+        )
+        return Unit(rows, self.source_columns, parts)
 
     def read(self, unit: Unit, part: range) -> None:
         """Read some columns of a unit into its pixels; record chunks that cannot be decoded."""

@@ -1,4 +1,4 @@
-"""Owns the task of predicting strips of one slide, and the thread that writes strips in order."""
+"""Owns the task of predicting strips of one slide, and the threads that write strips in order."""
 
 from collections import deque
 from collections.abc import Callable
@@ -8,12 +8,20 @@ from pathlib import Path
 
 from wsi_seg.choices import Save
 from wsi_seg.classes import ClassMode
+from wsi_seg.files.object_folder import Objects, put_all
 from wsi_seg.inference.plan import PlannedSlide, Quarantined, SlidePlan, finest
 from wsi_seg.inference.resample import rows_under
 from wsi_seg.inference.save import StripSaver
 from wsi_seg.inference.stream import Job
 from wsi_seg.inference.strips import StripSink, Wanted
+from wsi_seg.inference.transfer import Budget
 from wsi_seg.reading.readable import Readable
+
+# Largest number of strips whose shards are sent to an object store at a time.
+_SENT = 4
+
+# Writes a strip, adds what is to be sent, and returns a function that records the strip.
+Write = Callable[[Objects], Callable[[], None]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,11 +110,23 @@ class StripTask:
 
 
 class StripWriter:
-    """Writes strips in order in a background thread; `submit` and `drain` re-raise its errors."""
+    """Writes strips in background threads; `submit` and `drain` re-raise their errors.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")
-        self._waiting: deque[Future[None]] = deque()
+    Strips are written one at a time, in order. Shards for an object store are sent meanwhile, those
+    of several strips at a time. Strips are recorded in order.
+
+    Parameters
+    ----------
+    budget
+        Limits the bytes of shards on their way to an object store.
+    """
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="wsi-write")
+        self._sending = ThreadPoolExecutor(_SENT, thread_name_prefix="wsi-send")
+        self._recording = ThreadPoolExecutor(1, thread_name_prefix="wsi-record")
+        self._waiting: deque[Future[Future[None]]] = deque()
 
     def __enter__(self) -> "StripWriter":
         return self
@@ -116,17 +136,47 @@ class StripWriter:
             if kind is None:
                 self.drain()
         finally:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._writing.shutdown(wait=True, cancel_futures=True)
+            self._sending.shutdown(wait=True, cancel_futures=True)
+            self._recording.shutdown(wait=True)  # of all strips that are stored
 
     def drain(self, *, but: int = 0) -> None:
-        """Wait until all but the last ``but`` submitted writes are done; raise their errors."""
+        """Wait until all but the last ``but`` strips are recorded; raise their errors."""
         while len(self._waiting) > but:
-            self._waiting.popleft().result()
+            self._waiting.popleft().result().result()
 
-    def submit(self, write: Callable[[], None]) -> None:
-        """Queue a write; the memory budget of strips bounds the queue."""
-        self._waiting.append(self._pool.submit(write))
-        while self._waiting[0].done():
-            self._waiting.popleft().result()
-            if not self._waiting:
+    def submit(self, write: Write) -> None:
+        """Queue a strip; the memory budget of strips bounds the queue.
+
+        Parameters
+        ----------
+        write
+            Writes the strip, and returns a function that records it. Instead of writing to an
+            object store it adds to its argument what is to be sent there before the strip is
+            recorded.
+        """
+        self._waiting.append(self._writing.submit(self._write, write))
+        while self._waiting and self._waiting[0].done():
+            recorded = self._waiting[0].result()
+            if not recorded.done():
                 return
+            recorded.result()
+            self._waiting.popleft()
+
+    def _write(self, write: Write) -> Future[None]:
+        """Write a strip, and queue what is left to do for it."""
+        objects: Objects = {}
+        record = write(objects)
+        if not objects:
+            return self._recording.submit(record)
+        nbytes = sum(len(content or b"") for content in objects.values())
+        self._budget.take(nbytes)
+        sent = self._sending.submit(put_all, objects)
+        sent.add_done_callback(lambda _: self._budget.give(nbytes))  # even if it is cancelled
+        return self._recording.submit(_record, sent, record)
+
+
+def _record(sent: Future[None], record: Callable[[], None]) -> None:
+    """Record a strip once all of its shards are stored."""
+    sent.result()
+    record()

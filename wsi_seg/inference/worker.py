@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Lock
@@ -18,6 +18,7 @@ import torch
 from distributed import Status, WorkerPlugin, get_worker, secede
 
 from wsi_seg.cores import available_cores, default_readers, share_cores
+from wsi_seg.files.object_folder import Objects
 from wsi_seg.inference.ensemble import StripJob
 from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.memory import MemoryPlan
@@ -29,6 +30,7 @@ from wsi_seg.inference.runner import Load, Runner, RunStats, Tuning, UnfinishedS
 from wsi_seg.inference.save import StripRecord
 from wsi_seg.inference.strips import PendingStrip
 from wsi_seg.inference.task import StripTask, StripWriter
+from wsi_seg.inference.transfer import Budget
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.predict.predictor import PrecisionDrift
 from wsi_seg.progress import Silent
@@ -77,7 +79,7 @@ class Worker:
         that it waits here while another worker has nothing to do.
         """
         turns, progress = _turns(), _Reporting(self.name, part, self.every)
-        with StripWriter() as writer:
+        with StripWriter(turns.sending(memory.sending)) as writer:
             strip_jobs, records = [], []
             for task in part:
                 written: list[StripRecord] = []
@@ -116,13 +118,17 @@ def _written_by(
     """Return a job whose strips the writer writes; ``written`` receives their records."""
     saver = task.saver()
 
-    def write(strip: PendingStrip) -> None:
+    def write(strip: PendingStrip, objects: Objects) -> Callable[[], None]:
         with turn:
-            record = saver.write(strip(), strip_job.quarantined)
-        written.append(record)
-        progress.wrote(task.store.name, record)
+            found = saver.write(strip(), strip_job.quarantined, objects)
 
-    strip_job = StripJob(task, lambda strip: writer.submit(lambda: write(strip)))
+        def record() -> None:
+            written.append(found)
+            progress.wrote(task.store.name, found)
+
+        return record
+
+    strip_job = StripJob(task, lambda strip: writer.submit(partial(write, strip)))
     return strip_job
 
 
@@ -141,6 +147,7 @@ class _Turns:
         self.threads, self.writing = threads, Lock()
         self._finishing = Lock()
         self._computing = ThreadPoolExecutor(1, thread_name_prefix="wsi-compute")
+        self._sending: dict[int, Budget] = {}
 
     def compute[T](self, work: Callable[[], T]) -> T:
         """Run work in the computing thread, after earlier work."""
@@ -153,6 +160,10 @@ class _Turns:
         is_ending.wait()
         secede()
         return computing.result()
+
+    def sending(self, limit: int) -> Budget:
+        """Return the budget of bytes on their way to an object store, which all parts share."""
+        return self._sending.setdefault(limit, Budget(limit))
 
     @contextmanager
     def finishing(self) -> Iterator[bool]:

@@ -250,7 +250,7 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
         files[f"{OWN}/{METADATA}"] = EMPTY_ARRAY
         files = {name: one for name, one in files.items() if remote / name not in there}
         ours = _ours_document({**attributes, **record}, ome=ome)
-        put_all(remote, {**files, METADATA: ours})
+        put_all({remote / name: one for name, one in (files | {METADATA: ours}).items()}, remote)
         return
     for name, document in arrays.items():
         if not (path / name / METADATA).is_file():

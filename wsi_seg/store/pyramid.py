@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.errors import StoreError
+from wsi_seg.files.object_folder import Objects, for_each
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
@@ -75,7 +76,7 @@ class CoarserLevels:
                 coarser=self._first,
             )
 
-    def put(self, y: int, rows: Pixels) -> Written:
+    def put(self, y: int, rows: Pixels, objects: Objects | None = None) -> Written:
         """Add rows of level 0, and write each row of shards that they complete.
 
         Parameters
@@ -85,6 +86,8 @@ class CoarserLevels:
             of shards is only written if all of its rows are added without a gap.
         rows
             ``(H, W, C)``, or ``(H, W)`` for a label, uint8; full width, any height.
+        objects
+            See `write_rows`.
 
         Raises
         ------
@@ -103,7 +106,7 @@ class CoarserLevels:
             )
         written = Written()
         if self._first is not None:
-            self._first.put(y, rows, written)
+            self._first.put(y, rows, written, objects)
         return written
 
 
@@ -132,12 +135,12 @@ class _Level:
         self._next = -1  # next row expected of the finer level
         self._begin = 0  # first row of this level after the last gap
 
-    def put(self, y: int, rows: Pixels, written: Written) -> None:
+    def put(self, y: int, rows: Pixels, written: Written, objects: Objects | None) -> None:
         """Add rows of the finer level, and pass the halved rows on to the coarser level."""
         for top, part in self._halves(y, rows):
             if self._coarser is not None:
-                self._coarser.put(top, part, written)
-            self._write(top + len(part), written)
+                self._coarser.put(top, part, written, objects)
+            self._write(top + len(part), written, objects)
 
     def _halves(self, y: int, rows: Pixels) -> Iterator[tuple[int, Pixels]]:
         """Yield halved rows, in parts within one row of shards, each with its first row."""
@@ -166,14 +169,14 @@ class _Level:
             yield top, part
             top, rows = top + len(part), rows[len(pairs) :]
 
-    def _write(self, end: int, written: Written) -> None:
+    def _write(self, end: int, written: Written, objects: Objects | None) -> None:
         """Write the row of shards that ends here, if there is one and it has no gap."""
         height = self._array.shard.height
         row = (end - 1) // height
         y = row * height
         if y < self._begin or (end % height and end < self._array.extent.height):
             return
-        checksums = write_rows(self._array, y, self._rows[: end - y])
+        checksums = write_rows(self._array, y, self._rows[: end - y], objects)
         written.rows.append((self._number, row))
         written.checksums |= shard_checksums(self._array, y, checksums)
 
@@ -214,6 +217,7 @@ def fill_levels(
     done: Collection[ShardRow] = frozenset(),
 ) -> dict[str, int]:
     """Compute levels 1 and up of an open image; see `fill_pyramid`."""
+    arrays = for_each(arrays[0].path, arrays.__getitem__, range(len(arrays)))  # reads metadata
     left = [
         (number, row)
         for number in range(1, len(arrays))

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.files.atomic import write_whole
+from wsi_seg.files.object_folder import Objects
 from wsi_seg.files.object_path import object_path
 from wsi_seg.files.shared import opened_again
 
@@ -26,7 +27,9 @@ _CRC_BYTES = 4
 END_BYTES = 4
 
 
-def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
+def write_shard(
+    path: Path, chunks: Sequence[bytes | None], objects: Objects | None = None
+) -> int | None:
     """Write one shard atomically: temporary file, fsync, rename; or one object.
 
     Parameters
@@ -36,6 +39,8 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     chunks
         Encoded chunks in C order, None for missing ones. If all are missing, no file is written,
         and an existing one is removed.
+    objects
+        Receives the object of a shard in an object store, for `put_all`; None to write it now.
 
     Returns
     -------
@@ -47,21 +52,24 @@ def write_shard(path: Path, chunks: Sequence[bytes | None]) -> int | None:
     OutputError
         If the file cannot be written, for example because the disk is full.
     """
+    is_empty = all(chunk is None for chunk in chunks)
     data = b"".join(part for part in (*chunks, _pack_index(chunks)) if part is not None)
+    remote = object_path(path)
     try:
-        if all(chunk is None for chunk in chunks):
+        if remote is not None and objects is not None:
+            objects[remote] = None if is_empty else data
+        elif is_empty:
             path.unlink(missing_ok=True)
-            return None
-        if object_path(path) is None:
-            write_whole(path, data)
+        elif remote is not None:
+            remote.write_bytes(data)
         else:
-            path.write_bytes(data)
+            write_whole(path, data)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
             "then repeat the command to continue"
         ) from error
-    return _joined(*checksum_and_end_of(data))
+    return None if is_empty else _joined(*checksum_and_end_of(data))
 
 
 def checksum_and_end_of(content: bytes) -> tuple[int, bytes]:

@@ -16,6 +16,7 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.files.atomic import move_folder, remove_folder, remove_tree, require_writable
 from wsi_seg.files.durable import sync, sync_all
 from wsi_seg.files.half_written import is_half_written
+from wsi_seg.files.object_folder import Objects, put_all
 from wsi_seg.files.object_path import object_path
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.cache import shared_pool
@@ -65,8 +66,10 @@ def write_strip(path: Path, level: int, y: int, rows: Pixels) -> dict[str, int]:
     return write_strip_of(read_level_array(path / str(level)), y, rows)
 
 
-def write_strip_of(array: LevelArray, y: int, rows: Pixels) -> dict[str, int]:
-    """Write one strip of an open level; see `write_strip`."""
+def write_strip_of(
+    array: LevelArray, y: int, rows: Pixels, objects: Objects | None = None
+) -> dict[str, int]:
+    """Write one strip of an open level; see `write_strip` and `write_rows`."""
     height = min(array.shard.height, array.extent.height - y)
     shape = array.shape(max(0, height), array.extent.width)
     if y % array.shard.height or rows.shape != shape or rows.dtype != np.uint8:
@@ -74,7 +77,7 @@ def write_strip_of(array: LevelArray, y: int, rows: Pixels) -> dict[str, int]:
             f"{array.path}: got rows {rows.shape} {rows.dtype} at y={y}; expected {shape} uint8 "
             f"at a multiple of {array.shard.height}"
         )
-    return shard_checksums(array, y, write_rows(array, y, rows))
+    return shard_checksums(array, y, write_rows(array, y, rows, objects))
 
 
 def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) -> dict[str, int]:
@@ -87,8 +90,17 @@ def shard_checksums(array: LevelArray, y: int, checksums: Sequence[int | None]) 
     }
 
 
-def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
+def write_rows(
+    array: LevelArray, y: int, rows: Pixels, objects: Objects | None = None
+) -> list[int | None]:
     """Write one strip of an open level, without checks; see `write_strip`.
+
+    Parameters
+    ----------
+    array, y, rows
+        See `write_strip`.
+    objects
+        In an object store, receives the shards for `put_all`; None to write them now.
 
     Returns
     -------
@@ -101,16 +113,22 @@ def write_rows(array: LevelArray, y: int, rows: Pixels) -> list[int | None]:
         for x in range(0, array.extent.width, array.shard.width)
     ]
 
+    is_remote = object_path(array.path) is not None
+    later: Objects = {} if objects is None else objects
+
     def write(column: int) -> int | None:
         path = array.shard_path(y // array.shard.height, column)
-        return write_shard(path, list(shards[column]))
+        return write_shard(path, list(shards[column]), later)
 
-    if len(shards) == 1:
-        written = [write(0)]
+    if is_remote or len(shards) == 1:
+        written = [write(column) for column in range(len(shards))]
     else:
         with ThreadPoolExecutor(min(_WRITES, len(shards))) as threads:
             written = list(threads.map(write, range(len(shards))))
-    if any(checksum is not None for checksum in written):
+    if is_remote:
+        if objects is None:
+            put_all(later)
+    elif any(checksum is not None for checksum in written):
         sync_shard_names(array, y // array.shard.height)
     return written
 
