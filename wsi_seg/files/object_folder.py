@@ -90,11 +90,14 @@ def _found(paths: Collection[ObjectPath], within: ObjectPath | None) -> dict[Obj
 
 
 def _is_kept(path: ObjectPath, put: Version, there: Mapping[ObjectPath, Version]) -> bool:
-    """Return whether the object exists as it was put; asked for if a listing shows otherwise.
+    """Return whether the object exists as it was put; asked for if a listing shows otherwise."""
+    return path in there and (_plain(there[path]) == _plain(put) or path.is_kept(*put))
 
-    Object stores may write ETags in listings in another way, for example without quotes.
-    """
-    return path in there and (there[path] == put or path.is_kept(*put))
+
+def _plain(version: Version) -> Version:
+    """Remove the quotes of an ETag, which listings of Azure do not have."""
+    size, tag = version
+    return size, tag and tag.strip('"')
 
 
 def copy_folder(
