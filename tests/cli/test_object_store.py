@@ -80,11 +80,11 @@ def test_what_grants_access_is_in_no_message(gate, tmp_path, monkeypatch, caplog
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("tile", "a.tif", "--out", "https://127.0.0.1:9/s.zarr"), "only read"),
+        (("tile", "a.tif", "--out", "https://127.0.0.1:9/s.zarr"), "read-only"),
         (("tile", "ftp://host/a.svs"), "expected a folder, s3://BUCKET"),
         (("tile", f"{ROOT}/in", "--verify", "--out", "s.zarr"), "expected slides of this machine"),
         (("info", f"{ROOT}/in/a.tif"), "expected a local file"),
-        (("train", "never.yaml", "--out", "s3://bucket/run"), "folders of this machine only"),
+        (("train", "never.yaml", "--out", "s3://bucket/run"), "expected a folder of this machine"),
         (("export", f"{ROOT}/p.zarr", "--geojson", "s3://bucket/x"), "p.zarr"),
         (("tile", "a.tif", "--out", "s3://no-such-bucket/s.zarr"), "no such bucket"),
     ],

@@ -126,8 +126,8 @@ def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     gone = (
-        f"{folder} was removed, or begun again, by another process, which took this one for "
-        "ended, as it gave no sign for a while; repeat the command"
+        f"{folder} was removed or replaced by another process, because this one did not respond "
+        "for a minute and seemed to have ended; repeat the command"
     )
     try:
         descriptor = os.open(folder, os.O_RDONLY)  # keeps its inode number from being reused
@@ -157,13 +157,13 @@ def require_writable(path: Path) -> None:
     if (remote := object_path(path)) is not None:
         if remote.is_read_only:
             raise OutputError(
-                f"cannot write {path}: a web server is only read; write to a folder, s3://, gs:// "
+                f"cannot write {path}: web servers are read-only; write to a folder, s3://, gs:// "
                 "or az://"
             )
     elif is_remote(path):
         raise OutputError(
-            f"cannot write {without_secrets(str(path))}: this is written to folders of this "
-            "machine only; choose one, and copy it there afterwards"
+            f"cannot write {without_secrets(str(path))}: expected a folder of this machine; write "
+            "to one, and copy the result to the address afterwards"
         )
 
 

@@ -76,11 +76,12 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
     if _is_forked:
         raise AddressError(
             errno.EIO,
-            "was read by this process before it was forked; start others by spawn or forkserver",
+            "this process was forked after object stores were used; start processes with spawn or "
+            "forkserver",
             address,
         )
     if writes and address.startswith(READ_ONLY):
-        reason = "a web server is only read; write to a folder, s3://, gs:// or az://"
+        reason = "web servers are read-only; write to a folder, s3://, gs:// or az://"
         raise AddressError(errno.EROFS, reason, address)
     try:
         yield
@@ -88,7 +89,7 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if writes:
-            reason = "there is no such bucket; make it first"
+            reason = "there is no such bucket; create it first"
             raise AddressError(errno.EIO, reason, address) from error
         raise FileNotFoundError(errno.ENOENT, "there is no such object", address) from error
     except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as error:
@@ -100,7 +101,7 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
 def _sentence(error: Exception) -> str:
     """Return the error as one line, without credentials."""
     if any(word in str(error) for word in _NO_BUCKET):
-        return "there is no such bucket; make it first"
+        return "there is no such bucket; create it first"
     text = str(error).partition("\n\nDebug source")[0]
     return without_secrets(" ".join(text.split()))[:_LONGEST]
 

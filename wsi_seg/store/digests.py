@@ -58,7 +58,7 @@ def write_digests(
     """
     taken, inside, written = known or {}, files_in(group) if files is None else files, [DIGESTS]
     if lost := sorted(taken.keys() - set(inside)):
-        raise OutputError(f"{group / lost[0]} was written and is not there; repeat the command")
+        raise OutputError(f"{group / lost[0]} was written, but does not exist; repeat the command")
     folders = {tuple(name.split("/")[:2]) for name in inside if name.count("/") > 1}
     for label in sorted(name for first, name in folders if first == LABELS):
         prefix = f"{LABELS}/{label}/"

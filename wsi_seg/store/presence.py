@@ -169,8 +169,8 @@ class Presence:
             remote.unlink(missing_ok=True)
         raise OSError(
             errno.ENOTSUP,
-            "this object store does not keep two processes from writing the same object "
-            "(conditional writes, If-None-Match); write to a folder, then copy it there",
+            "this object store does not support conditional writes (If-None-Match), which keep "
+            "two processes from writing the same object; write to a folder, then copy it there",
         )
 
     def __exit__(self, *_: object) -> None:

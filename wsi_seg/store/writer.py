@@ -224,7 +224,11 @@ def rename(
 def _rename(partial: Path, final: Path, *, replace: bool, without: Sequence[str]) -> None:
     """Rename a group; on disks, an existing group is removed after that."""
     if not (partial / METADATA).is_file():  # this process may have been suspended
-        raise OSError(errno.ENOENT, "another process has done so, which took this one for ended")
+        raise OSError(
+            errno.ENOENT,
+            "another process took over and did so, because this one did not respond for a minute "
+            "and seemed to have ended; repeat the command",
+        )
     old = final
     if replace and final.exists():
         if object_path(final) is None:
