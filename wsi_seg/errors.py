@@ -27,6 +27,8 @@ type also inherits from a builtin exception, so that ``except ValueError`` works
 
 from collections.abc import Mapping
 
+from wsi_seg.counts import counted
+
 
 class WsiSegError(Exception):
     """Base of all exceptions of wsi_seg."""
@@ -120,7 +122,7 @@ class BatchError(WsiSegError, RuntimeError):
         self.done = done
         total = done + len(self.failures)
         super().__init__(
-            f"{len(self.failures)} of {total} slides failed, {done} are done: "
+            f"{len(self.failures)} of {counted(total, 'slide')} failed, {done} done: "
             + "; ".join(f"{name}: {reason}" for name, reason in self.failures.items())
         )
 

@@ -80,7 +80,7 @@ def test_a_plan_with_slides_that_fail_is_printed_and_exits_1(files, tmp_path):
     code, text = run("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--plan")
     assert code == 1
     assert "one: 100 x 90 px" in text
-    assert "error: 1 of 2 slides failed, 1 are done" in text
+    assert "error: 1 of 2 slides failed, 1 done" in text
 
 
 def test_two_models_vote(files, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.counts import counted
 from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.errors import StoreError
 from wsi_seg.files.atomic import atomic_path
@@ -37,7 +38,9 @@ class CandidatesReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        lines = [f"{volume}: {count} candidates" for volume, count in self.candidates.items()]
+        lines = [
+            f"{volume}: {counted(count, 'candidate')}" for volume, count in self.candidates.items()
+        ]
         return [*lines, f"wrote {self.file}"]
 
     def to_json(self) -> dict[str, object]:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsi_seg.batch import require_none, run_each
+from wsi_seg.counts import counted
 from wsi_seg.ct.config import LungRule, LungRules
 from wsi_seg.ct.linking import slices_by_volume
 from wsi_seg.ct.lungs import Lungs, find_lungs
@@ -57,7 +58,7 @@ class LungReport:
         for case in self.cases:
             litres = " + ".join(f"{one:.2f}" for one in case.litres) or "0"
             flags = "; ".join(case.flags) or "nothing unusual"
-            lines.append(f"{case.volume}: {case.slices} slices, {litres} l; {flags}")
+            lines.append(f"{case.volume}: {counted(case.slices, 'slice')}, {litres} l; {flags}")
         return [*lines, f"figures are in {self.out}"]
 
     def to_json(self) -> dict[str, object]:
@@ -106,8 +107,8 @@ def mask_lungs(
     volumes = slices_by_volume(by_name)
     if not volumes:
         raise ConfigError(
-            f"got {len(by_name)} slides, but no slice of a volume; expected names such as "
-            "ct_z0012, as `wsi-seg tile` names slices of mhd, nii and DICOM series"
+            f"got {counted(len(by_name), 'slide')}, but no slice of a volume; expected names such "
+            "as ct_z0012, as `wsi-seg tile` names slices of mhd, nii and DICOM series"
         )
     if unknown := sorted(set(rules.cases) - set(volumes)):
         raise ConfigError(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import IGNORE
+from wsi_seg.counts import counted
 from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluation.boundary import Outlines
 from wsi_seg.evaluation.calibration import pooled, slide_reliability
@@ -229,8 +230,8 @@ def _warnings(predictions: Predictions, scored: Iterable[str], calibrated: int) 
     warnings = [text for name in names if (text := predictions[name].warning) is not None]
     if calibrated < len(names):
         warnings.append(
-            f"calibration not measured on {len(names) - calibrated} of {len(names)} slides: only "
-            "their class ids were saved"
+            f"calibration not measured on {len(names) - calibrated} of "
+            f"{counted(len(names), 'slide')}: only class ids were saved"
         )
     return tuple(warnings)
 

@@ -11,6 +11,7 @@ from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
 from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import special_class
+from wsi_seg.counts import counted
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.annotate_report import AnnotateReport
@@ -235,7 +236,7 @@ def _take(
     found.notes += [f"{file.name}: {note}" for note in sets.notes]
     if sets.unmatched:
         count, names = len(sets.unmatched), list_names(sets.unmatched)
-        found.notes.append(f"{file.name}: {count} images match no slide: {names}")
+        found.notes.append(f"{file.name}: {counted(count, 'image')} without a slide: {names}")
     for name, annotations in sets.by_slide.items():
         if folder is not None and (other := found.sources.get((name, folder))) is not None:
             found.failures[name] = (
@@ -247,8 +248,8 @@ def _take(
         kept = _inside(annotations, extents[name])
         if outside := len(annotations.items) - len(kept.items):
             found.notes.append(
-                f"{file.name}: {outside} of {len(annotations.items)} objects are outside slide "
-                f"{name!r} ({extents[name]}), skipped"
+                f"{file.name}: {outside} of {counted(len(annotations.items), 'object')} outside "
+                f"slide {name!r} ({extents[name]}), skipped"
             )
         found.read[name] = _joined(found.read.get(name), kept)
         if folder is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import CheckpointError
 from wsi_seg.models.card import ModelCard
 from wsi_seg.models.card_file import read_card_file
@@ -55,7 +56,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     found = select_network(tensors, names, source=str(source))
     mismatch = (
         f"{source} does not match the card {card} ({model.architecture} with {model.encoder}, "
-        f"{len(model.classes)} classes)"
+        f"{counted(len(model.classes), 'class')})"
     )
     if found is None:
         raise CheckpointError(f"{mismatch}: {_difference(tensors, names)}")

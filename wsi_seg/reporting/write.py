@@ -72,7 +72,7 @@ class Report:
         """Report as lines of text."""
         lines = [f"wrote {self.file}: {', '.join(self.sections)}"]
         if self.unscored:
-            lines.append(f"not scored, because they have no truth: {', '.join(self.unscored)}")
+            lines.append(f"without truth, not scored: {', '.join(self.unscored)}")
         return lines
 
     def _repr_html_(self) -> str:

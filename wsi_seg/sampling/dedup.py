@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.batch import SlidesReport, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.files.atomic import write_atomic
 from wsi_seg.geometry import Extent
@@ -50,10 +51,11 @@ class Duplicates(SlidesReport[str]):
 
     def lines(self) -> list[str]:
         """Summarise the groups as lines of text."""
+        slides, count = counted(len(self.slides), "slide"), counted(len(self.groups), "group")
         if not self.groups:
-            return [f"{len(self.slides)} slides, no two of them are copies"]
+            return [f"{slides}, no two of them are copies"]
         groups = [f"  {' = '.join(group)}" for group in self.groups]
-        return [f"{len(self.slides)} slides, {len(self.groups)} groups of copies:", *groups]
+        return [f"{slides}, {count} of copies:", *groups]
 
 
 def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
