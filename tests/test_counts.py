@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 
 PACKAGE = Path(__file__).parents[1] / "wsi_seg"
 
@@ -27,6 +27,12 @@ PACKAGE = Path(__file__).parents[1] / "wsi_seg"
 )
 def test_the_noun_agrees_with_the_number(number, noun, text):
     assert counted(number, noun) == text
+
+
+def test_many_names_are_counted():
+    assert list_names([]) == "none"
+    assert list_names("ab") == "a, b"
+    assert list_names(map(str, range(2000))) == "0, 1, 2, 3, 4, 5, 6, 7, 8, 9 and 1,990 more"
 
 
 # A length in braces, and things of which there may be one.

@@ -94,6 +94,16 @@ def test_two_models_vote(files, tmp_path):
     assert found["memory"]["total"] > 0
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_cluster_of_gpus_is_refused_on_a_machine_without(files, tmp_path):
+    out = tmp_path / "pred.zarr"
+    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--cluster", "cuda")
+    code, text = run(*words, "--out", out)
+    assert code == 1
+    assert "error: got --cluster 'cuda', but this machine has no usable CUDA devices" in text
+    assert not list(out.glob("*"))
+
+
 def test_text_that_is_not_a_size_is_refused(files, tmp_path):
     words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0])
     assert run(*words, "--batch", "many")[0] != 0

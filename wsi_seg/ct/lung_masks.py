@@ -17,7 +17,8 @@ from wsi_seg.ct.config import LungRule, LungRules
 from wsi_seg.ct.linking import slices_by_volume
 from wsi_seg.ct.lungs import Lungs, find_lungs
 from wsi_seg.errors import ConfigError
-from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.atomic import atomic_path, require_permission
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.verify import tiled_window
 from wsi_seg.masks.labels import write_mask
@@ -114,7 +115,7 @@ def mask_lungs(
         raise ConfigError(
             f"got rules for {', '.join(unknown)}; expected some of {', '.join(volumes)}"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    require_permission(out)
 
     def work(volume: str) -> Case:
         rule = rules.of(volume)
@@ -122,6 +123,7 @@ def mask_lungs(
         return _mask_volume(volume, [by_name[name] for _, name in volumes[volume]], rule, step, out)
 
     batch = run_each(volumes, work, title="lungs", unit="volumes", progress=progress)
+    remove_partials(out / f"{volume}.png" for volume in batch.results)
     return LungReport(out, tuple(batch.results.values()), batch.failures)
 
 

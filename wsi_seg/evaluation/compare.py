@@ -25,8 +25,9 @@ from wsi_seg.evaluation.pairing import (
     require_same_slide,
 )
 from wsi_seg.evaluation.scores import Counts, Measures, Scores, SlideScore
-from wsi_seg.evaluation.table import write_scores
+from wsi_seg.evaluation.table import SCORES, write_scores
 from wsi_seg.evaluation.tiles import tile_dices
+from wsi_seg.files.atomic import require_permission
 from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
@@ -146,6 +147,8 @@ class Scoring:
     def run(self, out: Path | None = None) -> Scores:
         """Score all slides; see `evaluate`."""
         names = self.predictions.require_names()
+        if out is not None:
+            require_permission(out / SCORES)
         batch = run_each(names, self.score, title="evaluate", progress=self.progress)
         found = self.joined(batch)
         if out is not None:

@@ -63,7 +63,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
         if not isinstance(error, OSError) or isinstance(error, OutputError):
             raise  # not from writing this file
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error) from error
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -167,6 +167,22 @@ def require_writable(path: Path) -> None:
         )
 
 
+def require_permission(path: Path) -> None:
+    """Raise an error if a file cannot be created, before any work is done.
+
+    Raises
+    ------
+    OutputError
+        If the address, or the nearest existing folder of the path, cannot be written.
+    """
+    require_writable(path)
+    folder = path.absolute().parent
+    while object_path(path) is None and not folder.exists():
+        folder = folder.parent
+    if object_path(path) is None and not os.access(f"{folder}/.", os.W_OK):
+        raise OutputError.of(path, OSError(errno.EACCES, f"{folder} is not a writable folder"))
+
+
 def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) -> None:
     """Write bytes, or text encoded as UTF-8, to a file atomically.
 
@@ -194,7 +210,7 @@ def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) ->
         if sync_name:
             sync(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -43,7 +43,7 @@ def staging(folder: Path | None) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         descriptor = os.open(made, os.O_RDONLY)
     except OSError as error:
-        raise OutputError(f"cannot write {root}: {error.strerror or error}") from error
+        raise OutputError.of(root, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield made
@@ -113,7 +113,7 @@ def fetch(
     except (AddressError, OutputError):
         raise
     except OSError as error:
-        raise OutputError(f"cannot fetch into {folder}: {error.strerror or error}") from error
+        raise OutputError.of(folder, error, step="fetch into") from error
     for remote, size in sizes.items():
         if came[remote] != size:
             reason = f"got {came[remote]} of {size} bytes; repeat the command"

@@ -3,9 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import SlidesReport, elsewhere_lines
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 from wsi_seg.files.atomic import folder_bytes
 from wsi_seg.store.slide_store import SlideStore
 

@@ -386,7 +386,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make folder {folder}: {error.strerror or error}") from error
+        raise OutputError.of(folder, error, step="make folder") from error
 
 
 def _differences(old: Recipe, new: Recipe) -> list[str]:

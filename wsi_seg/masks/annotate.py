@@ -8,10 +8,9 @@ import numpy as np
 import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
-from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import special_class
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.annotate_report import AnnotateReport

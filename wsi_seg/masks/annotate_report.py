@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import elsewhere_lines, require_none
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 
 
 @dataclass(frozen=True, slots=True)

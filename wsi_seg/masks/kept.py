@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from wsi_seg.annotations import Annotations
-from wsi_seg.annotations.names import list_names
 from wsi_seg.classes import ClassTable
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import AnnotationError
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import SPECIAL_IDS

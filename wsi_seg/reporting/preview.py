@@ -22,6 +22,7 @@ from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.source import PatchSource, class_mask
 from wsi_seg.errors import ConfigError
 from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.learn.dataset import with_colours
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler, patch_sides
@@ -168,6 +169,7 @@ def preview_slides(
     if batch.results:
         with atomic_path(out) as temporary:
             _sheet(batch.results, recipe, columns).save(temporary, format="PNG")
+        remove_partials((out,))
     failures = {**first.failures, **batch.failures}
     return PreviewReport(tuple(batch.results), out, len(labelled) - count, failures=failures)
 

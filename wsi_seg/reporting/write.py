@@ -13,7 +13,8 @@ from wsi_seg import __version__
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.compare import evaluate
-from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.atomic import atomic_path, require_permission
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.reporting.page import Section, page
 from wsi_seg.reporting.prediction import (
@@ -137,6 +138,7 @@ def report(
         raise ConfigError(
             f"{sources.run} is not a training run; expected recipe.yaml and metrics.csv"
         )
+    require_permission(out)
     if is_run(sources.target):
         title, sections = f"Training run {sources.target.resolve().name}", []
         data: dict[str, object] = {}
@@ -157,6 +159,7 @@ def report(
     text = page(title, f"wsi_seg {__version__}", sections, data)
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    remove_partials((out,))
     return Report(out, tuple(section.title for section in sections), unscored)
 
 

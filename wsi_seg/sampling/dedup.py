@@ -16,6 +16,7 @@ from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, read_thumbnail
@@ -119,6 +120,7 @@ def write_duplicates(collection: Path, found: Duplicates) -> Path:
     """
     path = collection / FILE
     write_atomic(path, json.dumps({"groups": found.groups}, indent=1))
+    remove_partials((path,))
     return path
 
 

@@ -160,7 +160,6 @@ def compare_looks(found: Looks, others: Looks) -> Drift:
     if not found.slides or not others.slides:
         raise StoreError(
             f"got {counted(len(found.slides), 'slide')} to compare with {len(others.slides)}; "
-            ""
             "expected at least one of both"
         )
     ours, theirs = _values(found), _values(others)

@@ -44,8 +44,8 @@ def make_folds(
     group = np.array([groups.get(name, name) for name in names])
     if len(set(group)) < count:
         raise ConfigError(
-            f"data.folds is {count}, but there are only {counted(len(set(group)), 'group')} "
-            f"of labelled slides ({', '.join(names)}); expected at least one group per fold"
+            f"data.folds is {count}, but the labelled slides ({', '.join(names)}) form "
+            f"only {counted(len(set(group)), 'group')}; expected at least one group per fold"
         )
     strata = _strata(np.array([areas[name] for name in names]), count)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)

@@ -177,7 +177,5 @@ def _put_aside(collection: Path, name: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         (collection / name).rename(target)
     except OSError as error:
-        raise OutputError(
-            f"cannot move {collection / name} to {target}: {error.strerror or error}"
-        ) from error
+        raise OutputError.of(f"{collection / name} to {target}", error, step="move") from error
     return target

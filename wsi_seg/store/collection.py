@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.files.object_path import REQUESTS, object_path, place
 from wsi_seg.files.shared import names_in
@@ -77,7 +77,7 @@ class Stores:
                 raise StoreIncompleteError(
                     f"{self.path}: slide {name} is unfinished; repeat the command that writes it"
                 )
-            known = ", ".join(self.names()) or "none"
+            known = list_names(self.names())
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
         return self._open(name)
 
@@ -89,11 +89,12 @@ class Stores:
         """Return whether a complete store of this name exists, without listing all stores."""
         if not isinstance(name, str) or not (self.chosen is None or name in self.chosen):
             return False
-        if object_path(self.path) is not None:
-            return name in self.names()
         if name[:1] in ("", ".") or Path(name).name != name:  # as `slides_in`
             return False
-        return os.path.isfile(self.path / name / METADATA)  # noqa: PTH113 (False for any name)
+        file = self.path / name / METADATA
+        if object_path(file) is not None:
+            return file.is_file()
+        return os.path.isfile(file)  # noqa: PTH113 (False for a name that no file can have)
 
     def __iter__(self) -> Iterator[SlideStore]:
         bound = limits()

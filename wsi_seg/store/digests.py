@@ -77,7 +77,7 @@ def write_digests(
             every = threads.map(lambda one: file_digest(group / one, taken.get(one)), names)
             found = dict(zip(names, every, strict=True))
     except OSError as error:
-        raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
+        raise OutputError.of(group, error, step="take digests of") from error
     if OWN_METADATA not in found:
         make_own_folder(group)
         found[OWN_METADATA] = _spelled(*checksum_and_end_of(EMPTY_ARRAY))

@@ -116,7 +116,7 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
             presence = stack.enter_context(Presence(folder / RUN, note))
             _sweep(folder, presence)
         except OSError as error:
-            raise OutputError(f"cannot write {folder / RUN}: {error.strerror or error}") from error
+            raise OutputError.of(folder / RUN, error) from error
         yield presence
 
 

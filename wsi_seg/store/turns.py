@@ -17,6 +17,7 @@ from pathlib import Path
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.counts import counted
 from wsi_seg.errors import BusyError, OutputError, WsiSegError
+from wsi_seg.files.object_folder import for_each
 from wsi_seg.progress import Progress
 from wsi_seg.shard import Shard
 from wsi_seg.store.claims import Claims
@@ -252,7 +253,7 @@ class Turns:
             return self._claims.take(part)
         except OSError as error:
             folder = self._files.claims
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise OutputError.of(folder, error) from error
 
     def _free(self, left: list[str], *, helps: bool) -> list[str]:
         """Return the unclaimed slides; without ``helps`` only those of processes that exited."""
@@ -284,11 +285,14 @@ def _waits() -> Iterator[float]:
 
 def areas(stores: Stores) -> dict[str, float]:
     """Return the level-0 pixels of each slide as its work; 0 if it cannot be opened."""
-    found = dict.fromkeys(stores.names(), 0.0)
-    for name in found:
+
+    def area(name: str) -> float:
         with suppress(WsiSegError):  # reported when the slide is processed
-            found[name] = stores[name].pyramid.extent.area
-    return found
+            return stores[name].pyramid.extent.area
+        return 0.0
+
+    names = stores.names()
+    return dict(zip(names, for_each(stores.path, area, names), strict=True))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from wsi_seg.counts import list_names
 from wsi_seg.errors import StoreError, StoreNotFoundError
 from wsi_seg.files.object_path import object_path
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore, Stores
@@ -124,8 +125,8 @@ class Catalog:
         predicted = self._listed(self.predictions)
         if not set(predicted) & set(names):
             raise StoreError(
-                f"{self.predictions.path} has predictions of {', '.join(predicted) or 'nothing'}, "
-                f"{self.slides.path} has slides {', '.join(names)}; expected the same names"
+                f"{self.predictions.path} has predictions of {list_names(predicted)}, "
+                f"{self.slides.path} has slides {list_names(names)}; expected the same names"
             )
 
     def _has(self, collection: Stores, name: str) -> bool:
