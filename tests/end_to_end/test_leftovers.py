@@ -10,6 +10,7 @@ from wsi_seg.exporting import omezarr
 from wsi_seg.files.half_written import partial_path
 from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.sampling.dedup import Duplicates, write_duplicates
+from wsi_seg.testing.stores import digests
 
 
 @pytest.fixture(scope="module")
@@ -75,9 +76,10 @@ def test_a_killed_export_of_one_file_leaves_no_folder(painted, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("verb", [evaluate, evaluate_share, report, search])
-def test_a_folder_that_cannot_be_written_is_said_before_any_work(painted, tmp_path, verb, capfd):
+def test_a_folder_that_cannot_be_written_is_said_before_any_work(painted, tmp_path, verb):
     (tmp_path / "file").touch()
+    before = digests(painted.prediction)
     refused = verb(painted, tmp_path / "file" / "scores")
     assert refused.exit_code == 1
     assert f"{tmp_path}/file is not a writable folder; choose another" in refused.stderr
-    assert not list((painted.prediction / ".wsi_seg").glob("turns/evaluate-*/*.result"))
+    assert digests(painted.prediction) == before

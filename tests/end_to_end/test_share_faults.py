@@ -189,7 +189,7 @@ def in_child(words, said, *, before):
     if not (child := os.fork()):
         before()
         done = run(*words)
-        said.write_text(done.output[-800:])
+        said.write_text(f"{done.output[-800:]} {done.exception!r}")
         os._exit(done.exit_code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from wsi_seg.errors import AddressError, StoreError
 from wsi_seg.files.address import is_remote, without_secrets
-from wsi_seg.files.object_store import READ_ONLY, SCHEMES, asking, client_of
+from wsi_seg.files.object_store import READ_ONLY, SCHEMES, asking, client_of, require_short
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
@@ -179,6 +179,7 @@ class ObjectPath(PurePosixPath):
         """Write the object and return its ETag, without checking that it exists afterwards."""
         import obstore
 
+        require_short(self.key, str(self))
         with asking(str(self), writes=True):
             put = obstore.put(self._store, self.key, content, mode=mode, use_multipart=False)
         return put["e_tag"]

@@ -162,6 +162,7 @@ class Presence:
         """Write the note to the object store, if that supports conditional writes."""
         if (remote := object_path(self._path)) is None:
             return
+        remote.unlink(missing_ok=True)  # without permission to delete, say so before any work
         for _ in range(_PUTS):  # an accepted write may be lost
             remote.create(self._text)
             if not remote.create(b"another one"):
