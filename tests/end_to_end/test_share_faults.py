@@ -107,16 +107,14 @@ def test_a_store_that_is_removed_meanwhile_fails_alone(work, verb, calm, tmp_pat
     folder = tmp_path / "faulty"
     folder.mkdir()
     stores, words = collection_of(work, verb, folder), words_of(work, verb, folder)
-    areas = MODULES[verb].areas
+    taking_turns = MODULES[verb].taking_turns
 
-    def then_removed(collection):
-        sizes = areas(collection)
-        if (stores / "b").exists():
-            (stores / "b").rename(tmp_path / "b")
-        return sizes
+    def after_a_removal(*arguments, **options):
+        (stores / "b").rename(tmp_path / "b")
+        return taking_turns(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(MODULES[verb], "areas", then_removed)
+        patch.setattr(MODULES[verb], "taking_turns", after_a_removal)
         first = run(*words, "--shard", "1/2")
     assert first.exit_code == 1
     assert "1 of 1 slide failed, 0 done" in first.output
