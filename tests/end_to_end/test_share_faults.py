@@ -210,8 +210,8 @@ def test_predictions_that_can_only_be_read(work, tmp_path):
         assert in_child(words, said, before=obey_permissions) == 0, said.read_text()
         assert in_child((*words, "--shard", "1/2"), said, before=obey_permissions) == 1
         assert f"cannot write {stores}/.wsi_seg/run: Permission denied; choose" in said.read_text()
-        words = ("export", stores, "--geojson", tmp_path / "other", "--threshold", 0.5)
-        assert in_child(words, said, before=obey_permissions) == 1
+        others = ("export", stores, "--geojson", tmp_path / "other", "--threshold", 0.5)
+        assert in_child(others, said, before=obey_permissions) == 1
         assert "a\tcannot write" in said.read_text()
     finally:
         for folder in folders:

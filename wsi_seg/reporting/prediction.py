@@ -190,7 +190,7 @@ def warning_section(lines: Sequence[str]) -> list[Section]:
 
 def prediction_warnings(predictions: Predictions, slides: Collection | None) -> list[str]:
     """List the warnings about each prediction; see `cautions`."""
-    known = () if slides is None else slides.names()
+    known = frozenset(() if slides is None else slides.names())
     return [
         line
         for found in predictions

@@ -179,16 +179,16 @@ def _prediction(
         return sections, {}, names, prediction_warnings(predictions, None)
     slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
-    unscored = tuple(name for name in names if sources.truth not in slides[name].label_names())
+    unscored = names
     sections = list[Section]()
     data: dict[str, object] = {}
     lines = prediction_warnings(predictions, slides)
     order = list(names)
-    if len(unscored) < len(order):
+    if any(sources.truth in slides[name].label_names() for name in names):
         scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
         sections, data = score_sections(scores), scores.to_json()
         worst = lowest_first(scores)
-        order = [*worst, *(name for name in order if name not in worst)]
+        order = list(dict.fromkeys([*worst, *order]))
         unscored = (*scores.unscored, *scores.failures)
         lines += [*scores.warnings, *(f"{name}: {why}" for name, why in scores.failures.items())]
     if unscored:
