@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 # Concurrent requests to one object store: enough to hide their latency.
 REQUESTS = 16
 
-# Attempts to write an object that was accepted but does not exist afterwards.
-_PUTS = 3
-
-# The same if other processes write to the same object.
-_UPDATES = 20
+# Attempts to write an object that does not exist afterwards; more if other processes write it too.
+_PUTS, _UPDATES = 3, 20
 
 
 @dataclass(frozen=True, slots=True)
