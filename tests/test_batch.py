@@ -45,5 +45,5 @@ def test_a_defect_passes_through():
 
 def test_failures_are_raised_only_where_there_are_some():
     require_none({}, done=3)
-    with pytest.raises(BatchError, match="1 of 4 slides failed, 3 are done: a: cut short"):
+    with pytest.raises(BatchError, match="1 of 4 slides failed, 3 done: a: cut short"):
         require_none({"a": "cut short"}, done=3)

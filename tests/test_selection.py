@@ -63,7 +63,7 @@ def test_a_table_of_one_column(tmp_path):
         ("slide,mpp\na1,fine\n", "line 2 has mpp 'fine'; expected a number"),
         ("slide,mpp\na1,-1\n", "line 2 has mpp '-1'"),
         ("slide,mpp\na1,inf\n", "line 2 has mpp 'inf'"),
-        ("slide,mpp\na1\n", "line 2 has 1 columns; expected 2"),
+        ("slide,mpp\na1\n", "line 2 has 1 column; expected 2"),
     ],
 )
 def test_other_tables_are_refused(tmp_path, text, said):

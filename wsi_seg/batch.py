@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from typing import Protocol
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.progress import Progress
 
@@ -141,4 +142,5 @@ def require_none(failures: Mapping[str, str], *, done: int) -> None:
 
 def elsewhere_lines(count: int) -> list[str]:
     """Return a line about slides of other processes; empty if there are none."""
-    return [f"{count} more slides were done before, or are left to other processes"] * bool(count)
+    text = f"{counted(count, 'more slide')} done before, or left to other processes"
+    return [text] if count else []

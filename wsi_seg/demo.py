@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import OutputError
 from wsi_seg.files.atomic import atomic_path, write_atomic
 from wsi_seg.progress import Progress
@@ -117,7 +118,7 @@ def run_demo(out: Path, *, say: Say, progress: Progress) -> DemoReport:
     try:
         stage.path("slides").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot write {out}: {error.strerror or error}; try --out") from error
+        raise OutputError.of(out, error) from error
     _make_slides(stage)
     _inform(stage)
     _tile(stage, [stage.path(f"slides/{name}.tif") for name in LEARNED], stage.path("learn.zarr"))
@@ -160,9 +161,9 @@ def _inform(stage: _Stage) -> None:
 
     path = stage.path("slides/test.tif")
     with open_slide(path) as slide:
-        size, levels = slide.pyramid.extent, len(slide.pyramid.extents)
-        text = f"{slide.name}: {slide.format}, {size}, {levels} levels, {slide.pyramid.mpp} um/px"
-    stage.report(text, f"wsi-seg info {path}")
+        size, levels = slide.pyramid.extent, counted(len(slide.pyramid.extents), "level")
+        about = f"{slide.format}, {size}, {levels}, {slide.pyramid.mpp} um/px"
+    stage.report(f"{slide.name}: {about}", f"wsi-seg info {path}")
 
 
 def _tile(stage: _Stage, slides: Sequence[Path], store: Path) -> None:
@@ -192,7 +193,7 @@ def _annotate(stage: _Stage, store: Path, names: Sequence[str]) -> None:
         if LABEL not in collection[name].label_names():
             write_labels(collection[name], annotations, CLASSES, LABEL)
     stage.report(
-        f"Labels {LABEL!r} in {store}: {count} outlines",
+        f"Labels {LABEL!r} in {store}: {counted(count, 'outline')}",
         f"wsi-seg annotate {store} {' '.join(str(file) for file in files)}",
     )
 
@@ -228,7 +229,7 @@ def _infer(stage: _Stage, checkpoint: Path) -> tuple[float, int]:
     )
     report.require_whole()
     stage.report(
-        f"Prediction {out}: {report.tiles} tiles in {report.seconds:.1f} s",
+        f"Prediction {out}: {counted(report.tiles, 'tile')} in {report.seconds:.1f} s",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --overlap 0.5 --out {out}",
     )
     return report.tiles_per_second, report.peak_memory
@@ -298,7 +299,7 @@ def _real_picture(stage: _Stage, checkpoint: Path) -> None:
     report = infer(open_collection(store), checkpoint, out, options, progress=stage.progress)
     report.require_whole()
     stage.report(
-        f"Prediction {out}: {report.tiles} tiles; a real image, unlike the training data",
+        f"Prediction {out}: {counted(report.tiles, 'tile')}; real, unlike the training data",
         f"wsi-seg infer {store} --checkpoint {checkpoint} --allow-mpp-mismatch --out {out}",
     )
     _export(stage, "ihc", with_polygons=False)

@@ -25,7 +25,15 @@ Each message states what was got, what was expected and what to do, naming slide
 type also inherits from a builtin exception, so that ``except ValueError`` works for callers.
 """
 
+import errno
 from collections.abc import Mapping
+from typing import Self
+
+from wsi_seg.counts import counted
+
+# Errors of a full disk (or a limit on the size of files), and of missing permission.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DENIED = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 class WsiSegError(Exception):
@@ -88,6 +96,22 @@ class OutputError(WsiSegError, OSError):
 
     __str__ = Exception.__str__
 
+    @classmethod
+    def of(cls, path: object, error: OSError, *, step: str = "write") -> Self:
+        """Create the error of a failed step: what happened, where, and what to do about it.
+
+        Examples
+        --------
+        >>> str(OutputError.of("found/a.csv", OSError(errno.ENOSPC, "No space left on device")))
+        'cannot write found/a.csv: No space left on device; make room, then repeat the command'
+        """
+        text = f"cannot {step} {path}: {error.strerror or error}"
+        if error.errno in _FULL:
+            text += "; make room, then repeat the command"
+        elif error.errno in _DENIED and not isinstance(error, AddressError):
+            text += "; choose another folder, or get permission to write to this one"
+        return cls(text)
+
 
 class AddressError(WsiSegError, OSError):
     """An object store or server fails, or denies access: errno, reason, address."""
@@ -120,7 +144,7 @@ class BatchError(WsiSegError, RuntimeError):
         self.done = done
         total = done + len(self.failures)
         super().__init__(
-            f"{len(self.failures)} of {total} slides failed, {done} are done: "
+            f"{len(self.failures)} of {counted(total, 'slide')} failed, {done} done: "
             + "; ".join(f"{name}: {reason}" for name, reason in self.failures.items())
         )
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import SlideError, StoreError
 from wsi_seg.geometry import Pyramid
 
@@ -50,7 +51,7 @@ def collection_html(
     ]
     more = f"<p>and {count - len(parts)} more</p>" if count > len(parts) else ""
     return (
-        f"<p><b>{html.escape(title)}</b>: {count} slides</p>"
+        f"<p><b>{html.escape(title)}</b>: {counted(count, 'slide')}</p>"
         f'<div style="display:flex;flex-wrap:wrap;gap:16px">{"".join(parts)}</div>{more}'
     )
 

@@ -7,10 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from wsi_seg.annotations.table import headers, plain, read_table
+from wsi_seg.counts import list_names
 from wsi_seg.errors import ConfigError
-
-# Maximum number of names that a message lists; the others are counted.
-_MAX_LISTED = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +68,15 @@ class Selection:
             found = tuple(name for name in known if fnmatchcase(name, self.text))
             if not found:
                 raise ConfigError(
-                    f"got {self.text!r}, which matches no slide; expected some of {_some(known)}"
+                    f"got {self.text!r}, which matches no slide; expected some of "
+                    f"{list_names(known)}"
                 )
             return found
-        if absent := [name for name in self.listed if name not in known]:
+        existing = set(known)
+        if absent := [name for name in self.listed if name not in existing]:
             raise ConfigError(
-                f"{self.text} lists unknown slides {_some(absent)}; expected some of {_some(known)}"
+                f"{self.text} lists unknown slides {list_names(absent)}; expected some "
+                f"of {list_names(known)}"
             )
         return tuple(name for name in known if name in self.listed)
 
@@ -117,9 +118,3 @@ def _number(path: Path, line: int, text: str) -> float | None:
     if not 0 < value < math.inf:
         raise ConfigError(f"{path}: line {line} has mpp {text!r}; expected a number such as 0.25")
     return value
-
-
-def _some(names: Iterable[str]) -> str:
-    every = list(names)
-    more = f" and {len(every) - _MAX_LISTED} more" if len(every) > _MAX_LISTED else ""
-    return f"{', '.join(every[:_MAX_LISTED]) or 'none'}{more}"

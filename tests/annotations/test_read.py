@@ -66,7 +66,7 @@ def test_multipolygons_slivers_lines_and_crossed_rings_are_repaired_and_noted(tm
     assert [item.geometry.area for item in found.items] == [100, 50, 100]
     assert all(item.geometry.is_valid for item in found.items)
     assert len(found.repairs) == 3
-    assert "feature 0: 1 slivers" in found.repairs[0]
+    assert "feature 0: 1 sliver " in found.repairs[0]
     assert "feature 1" in found.repairs[1]
     assert "Self-intersection" in found.repairs[2]
 
@@ -135,7 +135,7 @@ def test_hostile_files_give_one_sentence(tmp_path, content, said):
     ("geometry", "said"),
     [
         (polygon([[0, 0], [1, float("nan")], [5, 5]]), r"feature 0: vertex 1 is \(1.0, nan\)"),
-        (polygon([[0, 0], [1, 1]]), "feature 0: got 2 different vertices"),
+        (polygon([[0, 0], [1, 1]]), "feature 0: got 2 different points"),
         (polygon([[0, 0], "ab", [5, 5]]), "vertex 1"),
         (polygon(), "no rings"),
         ({"type": "Curve"}, "'Curve'"),
@@ -165,7 +165,7 @@ def test_real_kidney_polygons_are_all_read(shared_data):
             features = json.loads(path.read_bytes())
             features = features["features"] if isinstance(features, dict) else features
             found = read_annotations(path, default_class="other")
-            skipped = sum("skipped" in note and "slivers" not in note for note in found.repairs)
+            skipped = sum("skipped" in note and "sliver" not in note for note in found.repairs)
             assert len(found.items) + skipped == len(features)
             assert all(shapely.is_valid(item.geometry) for item in found.items)
 

@@ -56,7 +56,7 @@ def test_a_batch_error_is_a_table(capsys):
         run_verb(body, True)
     out, err = capsys.readouterr()
     assert err.splitlines() == [
-        "error: 2 of 5 slides failed, 3 are done",
+        "error: 2 of 5 slides failed, 3 done",
         "slide\treason",
         "a\tno mpp",
         "b\tcut short",

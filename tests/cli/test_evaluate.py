@@ -57,7 +57,7 @@ def test_tiles_that_inference_could_not_read_are_reported_with_scores_and_export
     update_attributes(
         prediction / "painted", {"quarantined": [[0, 256, "damaged"], [9, 9, "gone"]]}
     )
-    expected = ["painted: 2 tiles could not be read; they count as background"]
+    expected = ["painted: 2 tiles could not be read; background is assumed there"]
     assert run(prediction, "--truth", painted.store)["warnings"] == expected
     words = ["export", str(prediction), "--png", str(tmp_path)]
     done = CliRunner().invoke(app, words)
@@ -88,7 +88,7 @@ def test_a_slide_without_truth_is_a_note_next_to_the_scores_of_the_others(severa
     shutil.rmtree(prediction / "d")
     done = verb("evaluate", prediction, "--truth", store, "--out", tmp_path / "scores", "--maps")
     assert done.exit_code == 0, done.output
-    assert "1 slides not scored, because they have no truth: c" in done.stdout
+    assert "1 slide without truth not scored: c" in done.stdout
     kept = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert [row["slide"] for row in kept["slides"]] == ["a", "b"]
     assert kept["unscored"] == ["c"]
@@ -102,7 +102,7 @@ def test_a_slide_that_fails_does_not_hide_the_scores_of_the_others(several, tmp_
     done = verb("evaluate", prediction, "--truth", store, *words)
     assert done.exit_code == 1
     assert "a\tgland" in done.stdout
-    assert "error: 1 of 3 slides failed, 2 are done" in done.stderr
+    assert "error: 1 of 3 slides failed, 2 done" in done.stderr
     assert "has no slide 'd'" in done.stderr
     kept = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert [row["slide"] for row in kept["slides"]] == ["a", "b"]
@@ -123,13 +123,13 @@ def test_search_uses_the_slides_that_have_truth(several, tmp_path):
     done = verb(*words)
     assert done.exit_code == 1
     assert "on 2 slides in 2 folds" in done.stdout
-    assert "1 slides not scored, because they have no truth: c" in done.stdout
-    assert "error: 1 of 3 slides failed, 2 are done" in done.stderr
+    assert "1 slide without truth not scored: c" in done.stdout
+    assert "error: 1 of 3 slides failed, 2 done" in done.stderr
     assert (tmp_path / "rule.json").exists()
     shutil.rmtree(prediction / "d")
     assert verb(*words).exit_code == 0
     shutil.rmtree(store / "b" / "labels" / "annotations")
     done = verb(*words)
-    assert "got 1 predicted slides with label 'annotations'" in done.stderr
+    assert "got 1 predicted slide with label 'annotations'" in done.stderr
     done = verb(*words, "--label", "other")
     assert "got label 'other'" in done.stderr

@@ -80,7 +80,7 @@ def test_a_plan_with_slides_that_fail_is_printed_and_exits_1(files, tmp_path):
     code, text = run("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--plan")
     assert code == 1
     assert "one: 100 x 90 px" in text
-    assert "error: 1 of 2 slides failed, 1 are done" in text
+    assert "error: 1 of 2 slides failed, 1 done" in text
 
 
 def test_two_models_vote(files, tmp_path):
@@ -92,6 +92,16 @@ def test_two_models_vote(files, tmp_path):
     assert found["tiles"] == 12
     assert found["peak_memory"] > 0
     assert found["memory"]["total"] > 0
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_cluster_of_gpus_is_refused_on_a_machine_without(files, tmp_path):
+    out = tmp_path / "pred.zarr"
+    words = ("infer", tmp_path / "store.zarr", "--checkpoint", files[0], "--cluster", "cuda")
+    code, text = run(*words, "--out", out)
+    assert code == 1
+    assert "error: got --cluster 'cuda', but this machine has no usable CUDA devices" in text
+    assert not list(out.glob("*"))
 
 
 def test_text_that_is_not_a_size_is_refused(files, tmp_path):

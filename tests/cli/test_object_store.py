@@ -1,5 +1,6 @@
 """Commands on addresses: what they say and record names no password and no signature."""
 
+import itertools
 import json
 import logging
 from pathlib import Path
@@ -80,11 +81,11 @@ def test_what_grants_access_is_in_no_message(gate, tmp_path, monkeypatch, caplog
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (("tile", "a.tif", "--out", "https://127.0.0.1:9/s.zarr"), "only read"),
+        (("tile", "a.tif", "--out", "https://127.0.0.1:9/s.zarr"), "read-only"),
         (("tile", "ftp://host/a.svs"), "expected a folder, s3://BUCKET"),
         (("tile", f"{ROOT}/in", "--verify", "--out", "s.zarr"), "expected slides of this machine"),
         (("info", f"{ROOT}/in/a.tif"), "expected a local file"),
-        (("train", "never.yaml", "--out", "s3://bucket/run"), "folders of this machine only"),
+        (("train", "never.yaml", "--out", "s3://bucket/run"), "expected a folder of this machine"),
         (("export", f"{ROOT}/p.zarr", "--geojson", "s3://bucket/x"), "p.zarr"),
         (("tile", "a.tif", "--out", "s3://no-such-bucket/s.zarr"), "no such bucket"),
     ],
@@ -97,3 +98,75 @@ def test_what_cannot_be_is_refused_before_any_work(gate, tmp_path, words, reason
     assert reason in result.output
     assert not Path("s3:").exists()
     assert not Path("https:").exists()
+
+
+def denied(gate, methods, after=0):
+    """Answer 403 to requests of some methods after so many of them."""
+    left = itertools.count(after, -1)
+    gate.rule = lambda method, _path: "403" if method in methods and next(left) <= 0 else None
+
+
+def require_whole_slides(gate, name):
+    """Of each slide in a collection there is all, or no metadata."""
+    gate.rule = lambda _method, _path: None
+    keys = {key.removeprefix(f"{name}/") for key in gate.names() if key.startswith(f"{name}/")}
+    for slide in ("a", "b"):
+        own = {key for key in keys if key.startswith(f"{slide}/")}
+        assert f"{slide}/zarr.json" not in own or f"{slide}/.wsi_seg/digests.json" in own
+    return keys
+
+
+@pytest.mark.parametrize("after", [0, 3, 12, 25, 40])
+def test_credentials_that_expire_meanwhile(gate, tmp_path, after):
+    place(f"{ROOT}/in/b.tif").write_bytes((tmp_path / "a.tif").read_bytes())
+    words = ("tile", f"{ROOT}/in", "--out", f"{ROOT}/s.zarr")
+    denied(gate, {"PUT"}, after)
+    refused = run(*words)
+    assert refused.exit_code == 1
+    assert isinstance(refused.exception, SystemExit)
+    assert "access was denied" in refused.output
+    assert "403 Forbidden); expected credentials that have not expired and may" in refused.output
+    require_whole_slides(gate, "s.zarr")
+    assert run_json(*words)["status"] == "done"
+    keys = require_whole_slides(gate, "s.zarr")
+    assert {"a/zarr.json", "b/zarr.json"} < keys
+    assert not [key for key in keys if "/partial/" in key]
+    assert run("verify", f"{ROOT}/s.zarr").exit_code == 0
+
+
+@pytest.mark.parametrize("shard", [(), ("--shard", "1/1")])
+def test_credentials_that_may_not_delete_are_refused_before_any_work(gate, shard):
+    words = ("tile", f"{ROOT}/in", "--out", f"{ROOT}/s.zarr", *shard)
+    denied(gate, {"POST", "DELETE"})
+    refused = run(*words)
+    assert refused.exit_code == 1
+    assert "access was denied" in refused.output
+    assert "may read, write, list and delete there" in refused.output
+    assert not require_whole_slides(gate, "s.zarr")
+    assert run_json(*words)["status"] == "done"
+
+
+def test_credentials_that_may_not_list_or_read(gate):
+    assert run_json("tile", f"{ROOT}/in", "--out", f"{ROOT}/s.zarr")["status"] == "done"
+    for verb, after in itertools.product(("tile", "status", "infer", "verify"), (0, 2)):
+        words = {"tile": (f"{ROOT}/in", "--out", f"{ROOT}/t.zarr"), "infer": (f"{ROOT}/s.zarr",)}
+        denied(gate, {"GET", "HEAD"}, after)
+        refused = run(verb, *words.get(verb, (f"{ROOT}/s.zarr",)))
+        assert refused.exit_code == 1, (verb, refused.output)
+        assert isinstance(refused.exception, SystemExit), verb
+        assert "access was denied" in refused.output
+
+
+def test_a_slide_whose_name_makes_too_long_a_key_fails_alone(gate, tmp_path):
+    name, folder = "n" * 200, "/".join(["d" * 200] * 4)
+    for slide in ("a", name):
+        place(f"{ROOT}/long/{slide}.tif").write_bytes((tmp_path / "a.tif").read_bytes())
+    failed = run("tile", f"{ROOT}/long", "--out", f"{ROOT}/{folder}/s.zarr")
+    assert failed.exit_code == 1
+    assert "1 of 2 slides failed, 1 done" in failed.output
+    assert "bytes; expected at most 1,024; write to a shorter address" in failed.output
+    visible = {key for key in gate.names() if key.startswith(folder) and ".wsi_seg" not in key}
+    assert {key.removeprefix(f"{folder}/s.zarr/").split("/")[0] for key in visible} == {
+        "a",
+        "zarr.json",
+    }

@@ -65,7 +65,7 @@ def test_evaluate_scores_pixels_objects_and_outlines_alike(painted, predicted):
     found = summary_of("evaluate", path, "--truth", painted.store, "--maps")
     assert found["slides"] == both["slides"]
     assert ("calibration" in found) is (saved != "labels")
-    unsure = "calibration not measured on 1 of 1 slides: only their class ids were saved"
+    unsure = "calibration not measured on 1 of 1 slide: only class ids were saved"
     assert found["warnings"] == ([unsure] if saved == "labels" else [])
     kept = {"errors"} if saved == "labels" else {"errors", "energy", "uncertainty"}
     (store,) = open_predictions(path)
@@ -134,7 +134,7 @@ def test_export_writes_the_same_files(painted, both, predicted, tmp_path):
             assert row[name] == ("nan" if unknown else value)
     pictures = [np.asarray(Image.open(f[f"overview/{NAME}.png"])) for f in (files, both)]
     assert (pictures[0] != pictures[1]).any(axis=2).mean() < 0.01
-    missing = "probabilities of 1 slides were not exported: only their class ids were saved"
+    missing = "probabilities of 1 slide were not exported: only class ids were saved"
     assert report["warnings"] == ([missing] if saved == "labels" else [])
 
 

@@ -41,9 +41,9 @@ def test_a_bad_slide_does_not_keep_the_others_from_labels_and_verification(tmp_p
     words = ("tile", folder, "--out", tmp_path / "s.zarr", "--annotations", tmp_path / "polygons")
     result = run(*words, "--verify")
     assert result.exit_code == 1
-    assert "1 slides tiled" in result.stdout
+    assert "1 slide tiled" in result.stdout
     assert "all the same" in result.stdout
-    assert "error: 1 of 2 slides failed, 1 are done" in result.stderr
+    assert "error: 1 of 2 slides failed, 1 done" in result.stderr
     assert result.stderr.count("bad.tif: is not") == 1
     assert open_collection(tmp_path / "s.zarr")["a"].label_names() == ("annotations", "tissue")
 
@@ -75,7 +75,7 @@ def test_a_polygon_file_that_cannot_be_read_is_reported_after_the_rest(tmp_path)
     words = ("tile", folder, "--out", tmp_path / "s.zarr", "--annotations", tmp_path / "polygons")
     result = run(*words)
     assert result.exit_code == 1
-    assert "error: 2 of 2 slides failed, 0 are done" in result.stderr
+    assert "error: 2 of 2 slides failed, 0 done" in result.stderr
     assert "A.GeoJSON" in result.stderr
     assert "bad.tif: is not" in result.stderr
 

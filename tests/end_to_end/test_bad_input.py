@@ -53,8 +53,8 @@ def test_a_truncated_tiff_fails_and_the_other_slide_is_done(tmp_path):
     (folder / "cut.tif").write_bytes(data[: len(data) // 2])
     result = run("tile", folder, "--out", tmp_path / "s.zarr", "--json")
     assert result.exit_code == 1
-    assert "1 slides tiled" in result.stderr
-    assert "\nerror: 1 of 2 slides failed, 1 are done\n" in result.stderr
+    assert "1 slide tiled" in result.stderr
+    assert "\nerror: 1 of 2 slides failed, 1 done\n" in result.stderr
     assert "cut" in json.loads(result.stdout.splitlines()[-1])["failures"]
     assert open_collection(tmp_path / "s.zarr").names() == ("good",)
 

@@ -1,11 +1,14 @@
 """The whole chain on object stores of three kinds: the bytes of folders, whatever fails or ends."""
 
+import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
 
 import pytest
+import shapely
 
 from tests.commands import run as command
 from tests.commands import run_json
@@ -112,6 +115,10 @@ def _one_is_killed(words, gate, part):
     assert _begun([*words, "--shard", "1/2"]).wait(200) == 0
 
 
+def _without_turns(found):
+    return {name: one for name, one in found.items() if not name.startswith(".wsi_seg/turns/")}
+
+
 def test_of_two_processes_that_tile_into_a_bucket_one_is_killed(local, tmp_path):
     with object_store() as gate:
         root = in_bucket()
@@ -119,8 +126,7 @@ def test_of_two_processes_that_tile_into_a_bucket_one_is_killed(local, tmp_path)
         words = ("tile", root / "in", "--out", root / "s.zarr")
         _one_is_killed(words, gate, "/partial/")
         found = fetched(root / "s.zarr", tmp_path / "s")
-        kept = {name: one for name, one in found.items() if not name.startswith(".wsi_seg/turns/")}
-        assert kept == digests(local / "s.zarr")
+        assert _without_turns(found) == digests(local / "s.zarr")
 
 
 def test_of_two_processes_that_export_from_a_bucket_one_is_killed(local, tmp_path):
@@ -135,3 +141,45 @@ def test_of_two_processes_that_export_from_a_bucket_one_is_killed(local, tmp_pat
         for name in names:
             same = (tmp_path / "one" / name).read_bytes()
             assert (tmp_path / "shared" / name).read_bytes() == same
+
+
+@pytest.fixture(scope="module")
+def annotated(local):
+    """Annotations of the slides, and a copy of the slides with them as a label."""
+    (local / "polygons").mkdir()
+    for number, name in enumerate(("a", "b c+%")):
+        shape = shapely.box(20, 30, 120 + number, 300)
+        feature = {
+            "type": "Feature",
+            "geometry": shapely.geometry.mapping(shape),
+            "properties": {"classification": {"name": "nucleus"}},
+        }
+        (local / "polygons" / f"{name}.geojson").write_text(
+            json.dumps({"type": "FeatureCollection", "features": [feature]})
+        )
+    shutil.copytree(local / "s.zarr", local / "annotated.zarr")
+    run_json("annotate", local / "annotated.zarr", local / "polygons", "--name", "hand")
+    return local
+
+
+def test_of_two_processes_that_annotate_a_bucket_one_is_killed(annotated, tmp_path):
+    with object_store() as gate:
+        slides = sent(annotated / "s.zarr", in_bucket("s.zarr"))
+        words = ("annotate", slides, annotated / "polygons", "--name", "hand")
+        _one_is_killed(words, gate, "/partial/hand/")
+        found = fetched(slides, tmp_path / "s")
+        assert _without_turns(found) == digests(annotated / "annotated.zarr")
+
+
+@pytest.mark.parametrize("part", ["/turns/", "/partial/errors/"])
+def test_of_two_processes_that_evaluate_in_a_bucket_one_is_killed(annotated, tmp_path, part):
+    truth = annotated / "annotated.zarr"
+    words = ("--truth", truth, "--label", "hand", "--threshold", "0.4", "--maps", "--out")
+    shutil.copytree(annotated / "p.zarr", tmp_path / "calm.zarr")
+    run_json("evaluate", tmp_path / "calm.zarr", *words, tmp_path / "calm")
+    with object_store() as gate:
+        found = sent(annotated / "p.zarr", in_bucket("p.zarr"))
+        _one_is_killed(("evaluate", found, *words, tmp_path / "shared"), gate, part)
+        assert _without_turns(fetched(found, tmp_path / "p")) == digests(tmp_path / "calm.zarr")
+        assert run_json("status", found)["complete"]
+    assert digests(tmp_path / "shared") == digests(tmp_path / "calm")

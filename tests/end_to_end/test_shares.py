@@ -219,6 +219,14 @@ def test_status_of_a_command_that_is_shared(work, tmp_path):
     assert "tile: 5 slides: 5 done, 0 running, 0 stopped, 0 waiting, 0 failed" in watched.stdout
 
 
+def test_status_of_a_folder_of_scores_names_the_collections(work):
+    (work / "scores").mkdir()
+    refused = run_here("status", work / "scores")
+    assert refused.exit_code == 1
+    assert f"there is no collection at {work}/scores" in refused.stderr
+    assert f"next to this path: {work}/plain.zarr, {work}/pred.zarr" in refused.stderr
+
+
 def test_what_shards_refuse(work, tmp_path, capsys, monkeypatch):
     for words, said in {
         ("tile", work / "slides", "--out", tmp_path / "s", "--overwrite"): "choose another --out",

@@ -74,7 +74,7 @@ def test_one_call_decides_scores_maps_and_writes(mapped, tmp_path):
     assert scores.slides[0].counts.fp == 0  # the one mistake has 0.55
     assert scores.slides[0].objects is not None
     assert scores.maps == {"painted": ("errors", "energy", "uncertainty")}
-    assert "labels errors, energy, uncertainty added to 1 predictions" in scores.lines()
+    assert "labels errors, energy, uncertainty added to 1 prediction" in scores.lines()
     assert predictions["painted"].label("errors").attributes["scored"] == "decision"
     assert json.loads((tmp_path / "scores.json").read_text()) == scores.to_json()
     assert (tmp_path / "slides.csv").read_text().startswith("slide,class,dice,iou")

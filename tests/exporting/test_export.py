@@ -57,7 +57,7 @@ def test_what_is_left_out_as_too_small_is_said(tmp_path, make_prediction):
     targets = ExportTargets(geojson=tmp_path / "out")
     report = export(predictions, None, targets, progress=Silent())
     assert report.lines()[:2] == [
-        "slide: 1 objects, without 1 below 4 um2", "--min-area-um2 0 keeps small objects"
+        "slide: 1 object, without 1 below 4 um2", "--min-area-um2 0 keeps small objects"
     ]  # fmt: skip
     every = ExportTargets(geojson=tmp_path / "out", min_area_um2=0)
     report = export(predictions, None, every, progress=Silent())

@@ -17,5 +17,5 @@ def test_a_file_with_a_skipped_part_is_not_taken_for_complete(tmp_path, monkeypa
     fetch({remote: 10}, {remote: file})
     assert file.read_bytes() == bytes(10)
     answers = iter(number != skipped for number in range(3))
-    with pytest.raises(AddressError, match=r"has 10 bytes, of which [68] came"):
+    with pytest.raises(AddressError, match=r"got [68] of 10 bytes"):
         fetch({remote: 10}, {remote: file}, is_wanted=lambda: next(answers))

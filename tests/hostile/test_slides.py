@@ -77,7 +77,7 @@ def test_a_tile_without_bytes_is_said(verbs, corpus, tmp_path):
     (tmp_path / "out").mkdir()
     (path,) = (path for path in corpus if path.stem == "zero-length-tile")
     info = verbs("info", path, folder=tmp_path)
-    assert "1 tiles of level 0 have no bytes, the first is number 3" in info.stderr
+    assert "1 tile without bytes in level 0, shown blank; the first is number 3" in info.stderr
 
 
 def test_names_and_links_that_lead_elsewhere(verbs, tmp_path):

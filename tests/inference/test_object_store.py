@@ -237,7 +237,7 @@ def test_a_store_without_conditional_writes_is_refused(stores, gate):
         return app(environ, start_response)
 
     gate.app = unconditional
-    with pytest.raises(OutputError, match="does not keep two processes"):
+    with pytest.raises(OutputError, match="does not support conditional writes"):
         run(stores, OUT)
     assert not list(OUT.sizes())
 

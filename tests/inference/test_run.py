@@ -330,4 +330,4 @@ def test_a_process_that_found_nothing_to_do_says_so(collection, checkpoint, tmp_
     report = infer(collection, checkpoint, tmp_path / "pred.zarr", shard)
     assert report.lines() == ["nothing was left to predict here"]
     said = replace(report, elsewhere=3).lines()
-    assert said[1:] == ["3 slides are left to other processes: see wsi-seg status"]
+    assert said[1:] == ["3 slides left to other processes: see wsi-seg status"]

@@ -237,7 +237,7 @@ def test_another_verb_is_kept_off_while_a_shard_is_at_work(stores, tmp_path):
     executor = SerialExecutor(MODEL, options, load=load, progress=Try())
     infer_with(MODEL, stores, out, options, executor=executor, progress=Silent())
     assert any("running by" in line for line in refused)
-    assert any(re.search(r": last sign \d+ s ago$", line) for line in refused)
+    assert any(re.search(r": last heartbeat \d+ s ago$", line) for line in refused)
 
 
 def test_a_process_of_another_machine_is_shown_until_its_lease_ends(stores, tmp_path):
@@ -250,7 +250,7 @@ def test_a_process_of_another_machine_is_shown_until_its_lease_ends(stores, tmp_
     (shown,) = read_status(out).of("infer").processes
     assert (shown.note, shown.certain) == (there, False)
     assert re.search(
-        r"on node7, .*last sign \d+ s ago, counts as ended 60 s after that", str(shown)
+        r"on node7, .*last heartbeat \d+ s ago, counts as ended 60 s after that", str(shown)
     )
     os.utime(file, (time.time() - 61, time.time() - 61))
     assert read_status(out).of("infer").processes == ()

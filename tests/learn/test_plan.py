@@ -129,7 +129,7 @@ def test_folds_hold_every_slide_out_once(recipe_for):
     assert sorted(held_out) == ["a", "b", "c"]
     for split in splits:
         assert not {s.name for s in split.train} & {s.name for s in split.validation}
-    message = r"data\.folds is 4, but the 3 labelled slides .* are 3 groups"
+    message = r"data\.folds is 4, but the labelled slides .* form only 3 groups"
     with pytest.raises(ConfigError, match=message):
         split_slides(recipe_for("data.validation=0.2", "data.folds=4"))
 

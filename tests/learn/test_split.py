@@ -38,7 +38,7 @@ def test_no_slides_held_out(recipe_for):
         ("data.validation=[a, b, c]", "no slide is left to train on"),
         ("data.validation=[a, a]", "each slide once"),
         ("data.train=[z]", r"data\.train: got slide 'z'"),
-        ("data.label=glands", r"none of the 4 slides has a label 'glands'; they have annotations"),
+        ("data.label=glands", r"got 4 slides without label 'glands'; their labels are annotations"),
         ("data.stores=[store.zarr, store.zarr]", "each name once"),
     ],
 )

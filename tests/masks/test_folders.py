@@ -159,8 +159,8 @@ def test_what_is_not_drawn_is_reported(slides, tmp_path):
     assert report.objects == {"A": 1, "a": 1, "B": 0}
     reported = report.lines()
     assert f"not read in {tmp_path / 'd'}: 2 .jpg, 1 folders, 1 .txt" in reported
-    assert "a.geojson: 4 of 5 objects are outside slide 'a' (160 x 128 px), skipped" in reported
-    assert "all.json: 2 images match no slide: c.tif, d.tif" in reported
+    assert "a.geojson: 4 of 5 objects outside slide 'a' (160 x 128 px), skipped" in reported
+    assert "all.json: 2 images without a slide: c.tif, d.tif" in reported
     assert "objects of classes that are not kept: other (1)" in reported
 
 
@@ -171,7 +171,7 @@ def test_an_outline_around_a_corner_of_the_slide_lies_outside(slides, tmp_path):
     (tmp_path / "a.geojson").write_text(json.dumps([feature]))
     report = annotate(slides, [tmp_path / "a.geojson"], progress=Silent())
     assert report.objects == {"a": 0}
-    assert "1 of 1 objects are outside" in "\n".join(report.lines())
+    assert "1 of 1 object outside" in "\n".join(report.lines())
 
 
 SMALL = (20, 20, 30, 30)

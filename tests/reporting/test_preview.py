@@ -68,7 +68,7 @@ def test_slides_are_evenly_taken_and_the_others_counted(folder, tmp_path):
 def test_slides_without_the_label_are_named(folder, tmp_path):
     recipe = load_recipe(folder / "recipe.yaml", ["data.label=other"])
     stores = list(open_collection(folder / "s.zarr"))
-    with pytest.raises(ConfigError, match="has the label 'other'"):
+    with pytest.raises(ConfigError, match="without label 'other'"):
         preview_slides(stores, recipe, tmp_path / "sheet.png", progress=Silent())
 
 

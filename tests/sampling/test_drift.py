@@ -40,7 +40,7 @@ def usual(tmp_path):
 def test_similar_slides_have_no_drift(usual, tmp_path):
     drift = compare_looks(looks(tmp_path / "b.zarr", [PURPLE - 1, PURPLE + 3]), usual)
     assert set(drift.verdicts.values()) == {()}
-    assert drift.lines()[-1] == "2 of 2 slides look like the others"
+    assert drift.lines()[-1] == "like the others: 2 of 2 slides"
     assert compare_looks(usual, usual).distances == dict.fromkeys(FIGURES, 0.0)
 
 
@@ -96,4 +96,4 @@ def test_the_command_prints_statistics_and_verdicts(tmp_path):
     done = CliRunner().invoke(app, ["stats", *paths])
     assert done.exit_code == 0, done.output
     assert "s1: unlike the others: lightness +" in done.output
-    assert "1 of 2 slides look like the others" in done.output
+    assert "like the others: 1 of 2 slides" in done.output

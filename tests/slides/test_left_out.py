@@ -94,7 +94,7 @@ def test_a_place_without_bytes_is_left_out_too(tmp_path, caplog):
     with Tags(path) as tags:
         tags.put(0, 325, [0, *tags.get(0, 325)[1:]])
     check_left_out(path, LEVELS[:1], [tile_at(0, 0)])
-    assert "1 tiles of level 0 have no bytes" in caplog.text
+    assert "1 tile without bytes in level 0" in caplog.text
 
 
 def test_strips(tmp_path):

@@ -126,7 +126,7 @@ def test_the_verb_ends_with_code_1_and_names_the_fault(store):
     (store / "b/0/zarr.json").write_text("{}")
     run = CliRunner().invoke(app, ["verify", str(store)])
     assert run.exit_code == 1
-    assert "1 of 2 slides failed, 1 are done" in run.stderr
+    assert "1 of 2 slides failed, 1 done" in run.stderr
 
 
 def test_labels_may_come_and_go(store):

@@ -7,10 +7,14 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.object_store import in_bucket, object_store
+from tests.object_store import BUCKET, in_bucket, object_store, sent
+from wsi_seg.errors import StoreNotFoundError
+from wsi_seg.store import open_collection, update_names
 from wsi_seg.store import presence as presence_module
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.presence import Note, Presence
+from wsi_seg.store.turns import areas
+from wsi_seg.testing.stores import make_store
 
 ROOT = in_bucket("work")
 FAR = Note("test", host="far", pid=1, started="2026-01-01", kernel="of another machine")
@@ -72,3 +76,17 @@ def test_a_clock_that_is_wrong_takes_nothing_from_a_process(hours, gate, claims,
         assert one.holder("part") == "far-1-2"
     monkeypatch.setattr(presence_module, "LEASE", 0.0)
     assert claims[0].take("part")  # there was no sign for as long as it watched
+
+
+def test_the_list_of_slides_is_read_once_however_many_are_opened(gate, tmp_path):
+    for name in "abc":
+        make_store(tmp_path / "s.zarr", name, 30, 20)
+    update_names(tmp_path / "s.zarr")
+    slides = open_collection(sent(tmp_path / "s.zarr", in_bucket("s.zarr")))
+    gate.seen.clear()
+    assert areas(slides) == {"a": 600.0, "b": 600.0, "c": 600.0}
+    assert gate.seen.count(("GET", f"/{BUCKET}/s.zarr/zarr.json")) == 1
+    assert len(gate.seen) <= 1 + 2 * 3
+    assert "d" not in slides
+    with pytest.raises(StoreNotFoundError, match="got slide 'd'; it has: a, b, c"):
+        slides["d"]

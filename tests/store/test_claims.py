@@ -64,7 +64,7 @@ def test_a_process_killed_while_it_gives_back_leaves_its_part_to_one(owners, tmp
     killed.end()
     (tmp_path / "a.0").unlink()  # and then a.1 would have gone
     one, two = owners(), owners()
-    assert one.claims.is_left("a")
+    assert one.claims.is_abandoned("a")
     assert one.claims.take("a")
     assert not two.claims.take("a")
     assert one.claims.take("a")

@@ -150,9 +150,9 @@ def test_a_server_that_is_not_there(monkeypatch):
 
 
 def test_nothing_is_written_to_a_web_server(site):
-    with pytest.raises(OutputError, match="a web server is only read"):
+    with pytest.raises(OutputError, match="web servers are read-only"):
         create_collection(place(site.replace("s.zarr", "new.zarr")))
-    with pytest.raises((OutputError, AddressError), match="a web server is only read"):
+    with pytest.raises((OutputError, AddressError), match="web servers are read-only"):
         write_tissue(open_collection(Path(site))["a"])
 
 

@@ -35,7 +35,7 @@ def test_every_kind_opens_with_its_size_resolution_and_notes(predicted):
     assert store.attributes["kind"] == "prediction"
     assert store.attributes["downsample"] == 4.0
     assert store.image.name == NAME
-    assert store.warning == f"{NAME}: 1 tiles could not be read; they count as background"
+    assert store.warning == f"{NAME}: 1 tile could not be read; background is assumed there"
     assert NAME in repr(store)
     assert f"{WIDTH} x {HEIGHT}" in open_predictions(path)._repr_html_()
 

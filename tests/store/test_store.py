@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -288,6 +289,19 @@ def test_messages_name_what_is_there(tmp_path):
     (tmp_path / "full" / "file").touch()
     with pytest.raises(OutputError, match="not a collection"):
         create_collection(tmp_path / "full")
+
+
+@pytest.mark.parametrize("name", ["..", ".", "", ".hidden", ".wsi_seg", "a/../a", "x" * 300, "a\0"])
+def test_a_collection_contains_only_what_it_lists(tmp_path, name):
+    make_store(tmp_path / "s.zarr", "a", 8, 8)
+    shutil.copytree(tmp_path / "s.zarr/a", tmp_path / "s.zarr/.hidden")
+    shutil.copy(tmp_path / "s.zarr/zarr.json", tmp_path)  # the collection is in a group itself
+    slides = open_collection(tmp_path / "s.zarr")
+    assert "a" in slides
+    assert slides.names() == ("a",)
+    assert name not in slides
+    with pytest.raises(StoreNotFoundError, match="it has: a"):
+        slides[name]
 
 
 def test_slides_and_predictions_are_not_taken_for_each_other(tmp_path):

@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 from wsi_seg.annotations.model import Annotations, Collector, polygon
 from wsi_seg.annotations.rle import encode_rle, outline_runs, read_runs
 from wsi_seg.annotations.sizes import stated_extent
+from wsi_seg.counts import counted
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
@@ -89,7 +90,8 @@ def _shape(path: Path, name: str, shape: Mapping[str, object]) -> BaseGeometry:
     if kind == "points":
         return GeometryCollection([Point(pair).buffer(_POINT_RADIUS_PX) for pair in pairs])
     raise AnnotationError(
-        f"{path}: {name}: got a {kind!r} of {len(pairs)} points; expected a shape of LabelMe"
+        f"{path}: {name}: got a {kind!r} of {counted(len(pairs), 'point')}; expected a "
+        "shape of LabelMe"
     )
 
 

@@ -10,6 +10,7 @@ import shapely
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.base import BaseGeometry, BaseMultipartGeometry
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
@@ -183,7 +184,7 @@ class Collector:
             self.repairs.append(f"{feature}: a {geometry.geom_type} without area, skipped")
             return
         if dropped:
-            self.repairs.append(f"{feature}: {dropped} slivers below 1 px², skipped")
+            self.repairs.append(f"{feature}: {counted(dropped, 'sliver')} below 1 px², skipped")
         area = parts[0] if len(parts) == 1 else MultiPolygon(parts)
         self.items.append(Annotation(area, class_name, source, weight, lesion))
 
@@ -292,7 +293,8 @@ def ring(path: Path, feature: str, points: object) -> list[tuple[float, float]]:
         vertices.append((x, y))
     if len(set(vertices)) < 3:
         raise AnnotationError(
-            f"{path}: {feature}: got {len(set(vertices))} different vertices; expected at least 3"
+            f"{path}: {feature}: got {counted(len(set(vertices)), 'different point')}; expected "
+            "at least 3"
         )
     return vertices
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
+from wsi_seg.counts import list_names
 from wsi_seg.errors import AnnotationError
 
 # Suffixes of images and of exported label maps. Any other, such as the 7 in "slide.7", may be part
@@ -24,15 +25,7 @@ _IMAGE_SUFFIX = re.compile(
     re.IGNORECASE,
 )
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_MAX_LISTED = 5
 _MAX_FOLDERS = 8
-
-
-def list_names(names: Iterable[str]) -> str:
-    """Join the first names for a message, with the number of the others."""
-    listed = list(names)
-    more = len(listed) - _MAX_LISTED
-    return ", ".join(listed[:_MAX_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from shapely.geometry import Polygon
 
 from wsi_seg.choices import Dialect
+from wsi_seg.counts import counted
 from wsi_seg.errors import AnnotationError
 from wsi_seg.geometry import Extent
 from wsi_seg.limits import advice, limits
@@ -93,7 +94,7 @@ def read_runs(text: str, *, dialect: Dialect) -> Runs:
     except (ValueError, OverflowError) as error:
         raise AnnotationError(f"got RLE {text[:40]!r}; expected whole numbers") from error
     if len(numbers) % 2:
-        raise AnnotationError(f"got RLE of {len(numbers)} numbers; expected pairs")
+        raise AnnotationError(f"got RLE of {counted(len(numbers), 'number')}; expected pairs")
     begins, lengths = numbers[::2], numbers[1::2]
     if (lengths < 1).any() or (begins < 0).any():
         raise AnnotationError("got RLE with a run of less than 1 px or before the first pixel")

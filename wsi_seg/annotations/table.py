@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import AnnotationError
 from wsi_seg.limits import advice, limits
 
@@ -106,7 +107,7 @@ def read_table(path: Path, content: bytes, separator: str) -> Table:
     for line, row in rows[1:]:
         if len(row) != len(header):
             raise AnnotationError(
-                f"{path}: line {line} has {len(row)} columns; expected {len(header)}"
+                f"{path}: line {line} has {counted(len(row), 'column')}; expected {len(header)}"
             )
     if twice := sorted({name for name in header if name and header.count(name) > 1}):
         raise AnnotationError(f"{path}: got the columns {', '.join(twice)} twice")

@@ -15,6 +15,7 @@ import typer
 from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.cli.lines import wrapped
+from wsi_seg.counts import counted
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.extras import naming_extra
 from wsi_seg.files.address import without_secrets
@@ -234,7 +235,7 @@ def _report(error: WsiSegError) -> dict[str, object]:
         return summary
     total = len(error.failures) + error.done
     sys.stderr.write(
-        f"error: {len(error.failures)} of {total} slides failed, {error.done} are done\n"
+        f"error: {len(error.failures)} of {counted(total, 'slide')} failed, {error.done} done\n"
     )
     _table(sys.stderr, ("slide", "reason"), list(error.failures.items()))
     return summary | {"failures": error.failures}

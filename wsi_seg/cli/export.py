@@ -1,5 +1,6 @@
 """Owns ``wsi-seg export``."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -222,5 +223,7 @@ def export(
         terminal.next_command("wsi-seg", "view", slides, prediction)
         return report.to_json()
 
-    # Processes with a share use a shared lock instead.
-    run_verb(body, json_mode, writes=prediction if share is None else None)
+    # A folder that can only be read needs no lock; processes with a share use a shared one.
+    is_read_only = prediction.is_dir() and not os.access(prediction, os.W_OK)
+    writes = None if is_read_only or share is not None else prediction
+    run_verb(body, json_mode, writes=writes)

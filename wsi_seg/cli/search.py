@@ -110,9 +110,11 @@ def search(
     def body(terminal: Terminal) -> dict[str, object]:
         from wsi_seg.evaluation.search import grid, usual_highs
         from wsi_seg.evaluation.search import search as find
+        from wsi_seg.files.atomic import require_permission
         from wsi_seg.postprocess.rule import SCOPES, Rule
         from wsi_seg.store import open_collection, open_predictions
 
+        require_permission(out)
         base = Rule(
             unit=unit,
             min_object_area=min_object_area,

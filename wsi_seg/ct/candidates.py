@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.counts import counted
 from wsi_seg.ct.linking import VolumeObjects, link_slices, slices_by_volume
 from wsi_seg.errors import StoreError
 from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.nms import nms_by_distance, score_order
 from wsi_seg.postprocess.rule import Rule
@@ -37,7 +39,9 @@ class CandidatesReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines of text."""
-        lines = [f"{volume}: {count} candidates" for volume, count in self.candidates.items()]
+        lines = [
+            f"{volume}: {counted(count, 'candidate')}" for volume, count in self.candidates.items()
+        ]
         return [*lines, f"wrote {self.file}"]
 
     def to_json(self) -> dict[str, object]:
@@ -100,6 +104,7 @@ def write_candidates(
             rows = _rows(objects, grids[volume], extent, min_distance_mm)
             writer.writerows((volume, *row) for row in rows)
             counts[volume] = len(rows)
+    remove_partials((path,))
     progress.finish()
     return CandidatesReport(path, counts)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import AnnotationError, ConfigError
 
 # False positives per scan at which LUNA16 evaluates the curve; the CPM is the mean over them.
@@ -124,8 +125,9 @@ class Froc:
     def lines(self) -> list[str]:
         """Return the metrics as lines of text."""
         ends = "" if self.low is None else f" (95 % interval {self.low:.4f} to {self.high:.4f})"
+        findings, scans = counted(self.true, "true finding"), counted(self.scans, "scan")
         lines = [
-            f"{self.true} true findings in {self.scans} scans, {self.candidates} candidates",
+            f"{findings} in {scans}, {counted(self.candidates, 'candidate')}",
             f"CPM {self.cpm:.4f}{ends}",
         ]
         pairs = zip(self.rates, self.at_rates, strict=True)

@@ -12,11 +12,13 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from wsi_seg.batch import require_none, run_each
+from wsi_seg.counts import counted
 from wsi_seg.ct.config import LungRule, LungRules
 from wsi_seg.ct.linking import slices_by_volume
 from wsi_seg.ct.lungs import Lungs, find_lungs
 from wsi_seg.errors import ConfigError
-from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.atomic import atomic_path, require_permission
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.ingest.verify import tiled_window
 from wsi_seg.masks.labels import write_mask
@@ -57,7 +59,7 @@ class LungReport:
         for case in self.cases:
             litres = " + ".join(f"{one:.2f}" for one in case.litres) or "0"
             flags = "; ".join(case.flags) or "nothing unusual"
-            lines.append(f"{case.volume}: {case.slices} slices, {litres} l; {flags}")
+            lines.append(f"{case.volume}: {counted(case.slices, 'slice')}, {litres} l; {flags}")
         return [*lines, f"figures are in {self.out}"]
 
     def to_json(self) -> dict[str, object]:
@@ -106,14 +108,14 @@ def mask_lungs(
     volumes = slices_by_volume(by_name)
     if not volumes:
         raise ConfigError(
-            f"got {len(by_name)} slides, but no slice of a volume; expected names such as "
-            "ct_z0012, as `wsi-seg tile` names slices of mhd, nii and DICOM series"
+            f"got {counted(len(by_name), 'slide')}, but no slice of a volume; expected names such "
+            "as ct_z0012, as `wsi-seg tile` names slices of mhd, nii and DICOM series"
         )
     if unknown := sorted(set(rules.cases) - set(volumes)):
         raise ConfigError(
             f"got rules for {', '.join(unknown)}; expected some of {', '.join(volumes)}"
         )
-    out.mkdir(parents=True, exist_ok=True)
+    require_permission(out)
 
     def work(volume: str) -> Case:
         rule = rules.of(volume)
@@ -121,6 +123,7 @@ def mask_lungs(
         return _mask_volume(volume, [by_name[name] for _, name in volumes[volume]], rule, step, out)
 
     batch = run_each(volumes, work, title="lungs", unit="volumes", progress=progress)
+    remove_partials(out / f"{volume}.png" for volume in batch.results)
     return LungReport(out, tuple(batch.results.values()), batch.failures)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 
 from wsi_seg.cores import available_cores, default_readers
+from wsi_seg.counts import counted
 from wsi_seg.doctor.finding import Finding
 from wsi_seg.errors import ConfigError
 from wsi_seg.predict.batch import batch_for
@@ -28,10 +29,10 @@ def examine_choices() -> Iterator[Finding]:
     yield Finding("--precision", f"{device.precision}, because {_why_precision(device)}")
     batch = batch_for(device, _TILE_PX)
     how = "the faster one of this and a quarter of it is measured" if on_gpu else "all are as fast"
-    yield Finding("--batch", f"up to {batch} tiles of {_TILE_PX} pixels, because {how}")
+    yield Finding("--batch", f"up to {counted(batch, 'tile')} of {_TILE_PX} pixels, because {how}")
     yield _compile(device.name) if on_gpu else Finding("--compile", "off, because of the CPU")
     cores = available_cores()
-    yield Finding("--readers", f"{default_readers()}, because there are {cores} cores")
+    yield Finding("--readers", f"{default_readers()}, because of {counted(cores, 'core')}")
 
 
 def _compile(gpu: str) -> Finding:

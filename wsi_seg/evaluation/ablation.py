@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.choices import Mode
 from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.intervals import dice_of, interval
 from wsi_seg.evaluation.maps import write_variance
@@ -107,7 +108,7 @@ class AblationReport:
 
     def lines(self) -> list[str]:
         """Report as lines of text."""
-        about = f"{self.slides} slides, {len(self.weights)} members ({self.mode})"
+        about = f"{counted(self.slides, 'slide')}, {len(self.weights)} members ({self.mode})"
         lines = [f"{name}: Dice {dice:.4f} pooled over {about}" for name, dice in self.dice.items()]
         spare = sorted({one.member for one in self.contributions if one.harms})
         return lines + [f"the ensemble is better without {member}" for member in spare]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import IGNORE
+from wsi_seg.counts import counted
 from wsi_seg.errors import BatchError, StoreError
 from wsi_seg.evaluation.boundary import Outlines
 from wsi_seg.evaluation.calibration import pooled, slide_reliability
@@ -24,8 +25,9 @@ from wsi_seg.evaluation.pairing import (
     require_same_slide,
 )
 from wsi_seg.evaluation.scores import Counts, Measures, Scores, SlideScore
-from wsi_seg.evaluation.table import write_scores
+from wsi_seg.evaluation.table import SCORES, write_scores
 from wsi_seg.evaluation.tiles import tile_dices
+from wsi_seg.files.atomic import require_permission
 from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.label_map import predicted_label
 from wsi_seg.postprocess.rule import Rule
@@ -145,6 +147,8 @@ class Scoring:
     def run(self, out: Path | None = None) -> Scores:
         """Score all slides; see `evaluate`."""
         names = self.predictions.require_names()
+        if out is not None:
+            require_permission(out / SCORES)
         batch = run_each(names, self.score, title="evaluate", progress=self.progress)
         found = self.joined(batch)
         if out is not None:
@@ -229,8 +233,8 @@ def _warnings(predictions: Predictions, scored: Iterable[str], calibrated: int) 
     warnings = [text for name in names if (text := predictions[name].warning) is not None]
     if calibrated < len(names):
         warnings.append(
-            f"calibration not measured on {len(names) - calibrated} of {len(names)} slides: only "
-            "their class ids were saved"
+            f"calibration not measured on {len(names) - calibrated} of "
+            f"{counted(len(names), 'slide')}: only class ids were saved"
         )
     return tuple(warnings)
 

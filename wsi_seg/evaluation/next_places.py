@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.evaluation.pairing import require_same_slide
 from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
@@ -93,6 +94,7 @@ class NextReport(SlidesReport[NextPlace]):
             with atomic_path(path) as partial:
                 partial.write_text(json.dumps(document), encoding="utf-8")
             paths.append(path)
+        remove_partials(paths)
         return paths
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.classes import IGNORE, ClassTable
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.postprocess.strips import Source
@@ -61,7 +62,7 @@ def unscored_lines(slides: Sequence[str]) -> list[str]:
         return []
     named = ", ".join(slides[:_NAMED])
     more = f" and {len(slides) - _NAMED} more" if len(slides) > _NAMED else ""
-    return [f"{len(slides)} slides not scored, because they have no truth: {named}{more}"]
+    return [f"{counted(len(slides), 'slide')} without truth not scored: {named}{more}"]
 
 
 def require_same_slide(prediction: SlideStore, truth: SlideStore) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.choices import Method
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.calibration import Reliability
 from wsi_seg.evaluation.softmax import softened
@@ -88,7 +89,7 @@ class WriteReport(SlidesReport[str]):
 
     def lines(self) -> list[str]:
         """Report as lines of text."""
-        return [f"{len(self.slides)} calibrated slides in {self.out}"]
+        return [f"{counted(len(self.slides), 'calibrated slide')} in {self.out}"]
 
 
 def write_calibrated(

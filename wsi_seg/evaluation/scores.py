@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from wsi_seg.batch import elsewhere_lines, require_none
+from wsi_seg.counts import counted
 from wsi_seg.evaluation.boundary import Distances
 from wsi_seg.evaluation.calibration import Reliability
 from wsi_seg.evaluation.intervals import dice_of, interval, mean_of
@@ -262,7 +263,7 @@ class Scores:
             if self.calibration is not None and name in self.calibration:
                 lines.append(f"  calibration error {self.calibration[name].ece:.4f}")
         lines += [
-            f"labels {', '.join(names)} added to {count} predictions"
+            f"labels {', '.join(names)} added to {counted(count, 'prediction')}"
             for names, count in Counter(self.maps.values()).items()
         ]
         lines += [*self.warnings, *unscored_lines(self.unscored)]

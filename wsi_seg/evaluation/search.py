@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.batch import require_none, run_each
 from wsi_seg.choices import Scope
+from wsi_seg.counts import counted
 from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluation.pairing import (
     compared,
@@ -126,8 +127,9 @@ class SearchReport:
 
     def lines(self) -> list[str]:
         """Report as lines of text."""
+        slides = counted(self.slides, "slide")
         return [
-            f"{self.rules} rules on {self.slides} slides in {len(self.folds)} folds",
+            f"{counted(self.rules, 'rule')} on {slides} in {len(self.folds)} folds",
             f"best: {self.rule.describe()}",
             f"Dice {self.in_fold:.4f} on the slides it was selected by (optimistic)",
             f"Dice {self.cross_fold:.4f} cross-validated: rules selected by the other folds",
@@ -216,8 +218,8 @@ def search(
         _require_some(fold, len(folds), failures | unscored)
     if len(scores) < 2:
         raise ConfigError(
-            f"got {len(scores)} predicted slides with label {label!r}; expected at least 2, so "
-            "that no slide is scored by a rule that was selected on it"
+            f"got {counted(len(scores), 'predicted slide')} with label {label!r}; expected at "
+            "least 2, so that no slide is scored by a rule that was selected on it"
         )
     numbers = np.array(fold)
     names = [str(collection.path.parent.name) for collection in folds]

@@ -6,6 +6,7 @@ from wsi_seg.evaluation.compare import Scoring
 from wsi_seg.evaluation.kept import ScoredSlide
 from wsi_seg.evaluation.scores import Scores
 from wsi_seg.evaluation.table import SCORES, write_scores
+from wsi_seg.files.atomic import require_permission
 from wsi_seg.shard import Shard
 from wsi_seg.store.turns import areas, taking_turns
 
@@ -42,6 +43,7 @@ def evaluate_share(scoring: Scoring, shard: Shard, out: Path | str) -> Scores:
     """
     predictions, folder = scoring.predictions, Path(out)
     predictions.require_names()
+    require_permission(folder / SCORES)
 
     def to_json(found: ScoredSlide) -> object:
         return {"digests": scoring.digests(found.slide), "found": found.to_json()}

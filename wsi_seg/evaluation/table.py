@@ -7,6 +7,7 @@ from pathlib import Path
 
 from wsi_seg.evaluation.scores import Scores
 from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import remove_partials
 
 SCORES = "scores.json"
 
@@ -28,6 +29,8 @@ def write_scores(folder: Path, scores: Scores) -> None:
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_atomic(folder / "slides.csv", text.getvalue())
+    files = folder / "slides.csv", folder / SCORES
+    write_atomic(files[0], text.getvalue())
     # Last, because it marks both files as complete.
-    write_atomic(folder / SCORES, json.dumps(scores.to_json(), indent=1))
+    write_atomic(files[1], json.dumps(scores.to_json(), indent=1))
+    remove_partials(files)

@@ -5,7 +5,6 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numcodecs
@@ -19,6 +18,7 @@ from wsi_seg.choices import Ngff
 from wsi_seg.exporting.instances import STRIP_PX, instance_strips
 from wsi_seg.exporting.outlines import Outlines
 from wsi_seg.files.atomic import atomic_folder, atomic_path
+from wsi_seg.files.half_written import scratch_folder
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale
 from wsi_seg.store.names import LABELS, METADATA
@@ -63,9 +63,9 @@ def write_ome_zarr(
         with atomic_folder(path) as folder:
             _write(folder, image, objects, name, ngff)
         return
-    with atomic_path(path) as file, TemporaryDirectory(dir=path.parent, prefix=".") as folder:
-        _write(Path(folder), image, objects, name, "0.5")
-        _zip(Path(folder), file)
+    with atomic_path(path) as file, scratch_folder(path) as folder:
+        _write(folder, image, objects, name, "0.5")
+        _zip(folder, file)
 
 
 def _write(folder: Path, image: Multiscale, objects: Outlines, name: str, ngff: Ngff) -> None:

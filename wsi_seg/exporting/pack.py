@@ -24,6 +24,7 @@ from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.exporting.bioimageio import OPSET, Credits, write_bioimageio
 from wsi_seg.extras import naming_extra
 from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.models import ModelCard, load_checkpoint, size_multiple
 from wsi_seg.models.file_network import CARD
 from wsi_seg.models.foreign import open_network
@@ -182,6 +183,7 @@ def pack_model(
         written[targets.torchscript] = packer.write(targets.torchscript)
     if targets.bioimageio is not None:
         written[targets.bioimageio] = packer.bioimageio(targets.bioimageio, credits)
+    remove_partials(written)
     return PackReport(written, packer.side_px, packer.multiple)
 
 

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wsi_seg.batch import Batch, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.exporting.asap import write_asap
 from wsi_seg.exporting.coco import write_coco
@@ -187,7 +188,8 @@ def _warnings(predictions: Predictions, targets: ExportTargets) -> tuple[str, ..
     plain = sum(store.saved == "labels" for store in predictions)
     if plain and (targets.ome_tiff or targets.table or targets.outlined):
         warnings.append(
-            f"probabilities of {plain} slides were not exported: only their class ids were saved"
+            f"probabilities of {counted(plain, 'slide')} were not exported: only class "
+            "ids were saved"
         )
     warnings += [
         f"{name}: its name is too long for {_LONGEST_SUFFIX}; some files have a shortened name"

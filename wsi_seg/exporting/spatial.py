@@ -1,7 +1,6 @@
 """Owns writing predictions as SpatialData stores; the only module that imports spatialdata."""
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +9,7 @@ import zarr
 from wsi_seg.exporting.instances import STRIP_PX, instance_strips
 from wsi_seg.exporting.outlines import Outlines
 from wsi_seg.files.atomic import atomic_folder
+from wsi_seg.files.half_written import scratch_folder
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -48,8 +48,8 @@ def write_spatialdata(path: Path, objects: Outlines, name: str, slide: Path | No
 
     label = objects.label
     size = label.pyramid.mpp or label.downsample
-    with atomic_folder(path) as folder, TemporaryDirectory(dir=path.parent, prefix=".") as work:
-        numbers = _numbered(Path(work) / "objects", objects)
+    with atomic_folder(path) as folder, scratch_folder(path) as work:
+        numbers = _numbered(work / "objects", objects)
         levels = len(label.pyramid.extents)
         data = SpatialData(
             labels={

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from wsi_seg.batch import SlidesReport, elsewhere_lines
 from wsi_seg.choices import Dialect, Ngff, ObjectType
+from wsi_seg.counts import counted
 from wsi_seg.errors import OutputError
 from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.rule import Rule
@@ -180,7 +181,7 @@ class ExportReport(SlidesReport[str]):
         for slide, count in self.objects.items():
             small = self.left_out[slide]
             rest = f", without {small} below {self.min_area[slide]}" if small else ""
-            lines.append(f"{slide}: {count} objects{rest}")
+            lines.append(f"{slide}: {counted(count, 'object')}{rest}")
         if any(self.left_out.values()):
             lines.append("--min-area-um2 0 keeps small objects")
         lines += [*self.warnings, *(f"wrote {file}" for file in self.files)]

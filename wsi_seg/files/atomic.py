@@ -63,7 +63,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
         if not isinstance(error, OSError) or isinstance(error, OutputError):
             raise  # not from writing this file
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error) from error
 
 
 @contextlib.contextmanager
@@ -106,7 +106,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except OSError as error:
         if isinstance(error, OutputError):
             raise
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -126,8 +126,8 @@ def requiring_same(folder: Path) -> Iterator[Callable[[], None]]:
         yield lambda: None
         return
     gone = (
-        f"{folder} was removed, or begun again, by another process, which took this one for "
-        "ended, as it gave no sign for a while; repeat the command"
+        f"{folder} was removed or replaced by another process, because this one did not respond "
+        "for a minute and seemed to have ended; repeat the command"
     )
     try:
         descriptor = os.open(folder, os.O_RDONLY)  # keeps its inode number from being reused
@@ -157,14 +157,30 @@ def require_writable(path: Path) -> None:
     if (remote := object_path(path)) is not None:
         if remote.is_read_only:
             raise OutputError(
-                f"cannot write {path}: a web server is only read; write to a folder, s3://, gs:// "
+                f"cannot write {path}: web servers are read-only; write to a folder, s3://, gs:// "
                 "or az://"
             )
     elif is_remote(path):
         raise OutputError(
-            f"cannot write {without_secrets(str(path))}: this is written to folders of this "
-            "machine only; choose one, and copy it there afterwards"
+            f"cannot write {without_secrets(str(path))}: expected a folder of this machine; write "
+            "to one, and copy the result to the address afterwards"
         )
+
+
+def require_permission(path: Path) -> None:
+    """Raise an error if a file cannot be created, before any work is done.
+
+    Raises
+    ------
+    OutputError
+        If the address, or the nearest existing folder of the path, cannot be written.
+    """
+    require_writable(path)
+    folder = path.absolute().parent
+    while object_path(path) is None and not folder.exists():
+        folder = folder.parent
+    if object_path(path) is None and not os.access(f"{folder}/.", os.W_OK):
+        raise OutputError.of(path, OSError(errno.EACCES, f"{folder} is not a writable folder"))
 
 
 def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) -> None:
@@ -194,7 +210,7 @@ def write_atomic(path: Path, content: bytes | str, *, sync_name: bool = True) ->
         if sync_name:
             sync(path.parent)
     except OSError as error:
-        raise OutputError(f"cannot write {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error) from error
 
 
 def write_whole(path: Path, data: bytes) -> None:

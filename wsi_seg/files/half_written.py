@@ -2,11 +2,13 @@
 
 import os
 import re
+import shutil
 import socket
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 # Maximum length in bytes of a file name on common file systems.
@@ -62,6 +64,21 @@ def remove_partials(files: Iterable[Path]) -> None:
         for path in partials_in(folder):
             if path.name[1:].rsplit(".", 3)[0] in complete:
                 path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary folder next to a path, and remove it afterwards.
+
+    Its name depends only on the path, so that the next process removes what a killed one left.
+    """
+    scratch = path.with_name(f".{_short(path.name)}.scratch")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _short(name: str) -> str:

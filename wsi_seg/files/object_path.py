@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from wsi_seg.errors import AddressError, StoreError
 from wsi_seg.files.address import is_remote, without_secrets
-from wsi_seg.files.object_store import READ_ONLY, SCHEMES, asking, client_of
+from wsi_seg.files.object_store import READ_ONLY, SCHEMES, asking, client_of, require_short
 
 if TYPE_CHECKING:
     from obstore import PutMode, UpdateVersion
@@ -26,11 +26,8 @@ if TYPE_CHECKING:
 # Concurrent requests to one object store: enough to hide their latency.
 REQUESTS = 16
 
-# Attempts to write an object that was accepted but does not exist afterwards.
-_PUTS = 3
-
-# The same if other processes write to the same object.
-_UPDATES = 20
+# Attempts to write an object that does not exist afterwards; more if other processes write it too.
+_PUTS, _UPDATES = 3, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +176,7 @@ class ObjectPath(PurePosixPath):
         """Write the object and return its ETag, without checking that it exists afterwards."""
         import obstore
 
+        require_short(self.key, str(self))
         with asking(str(self), writes=True):
             put = obstore.put(self._store, self.key, content, mode=mode, use_multipart=False)
         return put["e_tag"]

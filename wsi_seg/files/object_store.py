@@ -26,6 +26,12 @@ _CONNECT = timedelta(seconds=5)
 # Errors of S3, GCS and Azure for a bucket that does not exist.
 _NO_BUCKET = ("NoSuchBucket", "ContainerNotFound", "bucket does not exist")
 
+# Answers of servers to missing, expired or insufficient credentials, also for a single object.
+_DENIED = ("403 Forbidden", "401 Unauthorized", "AccessDenied", "lacked the necessary privileges")
+
+# Maximum bytes of a key on S3, GCS and Azure; not all servers check it.
+_LONGEST_KEY = 1024
+
 # Maximum characters of a server's response to show in a message.
 _LONGEST = 600
 
@@ -65,6 +71,14 @@ def _aws_credentials() -> "S3CredentialProvider | None":
         return None
 
 
+def require_short(key: str, address: str) -> None:
+    """Raise an `AddressError` for a key that object stores do not accept."""
+    if (nbytes := len(key.encode())) > _LONGEST_KEY:
+        reason = f"has a key of {nbytes:,} bytes; expected at most {_LONGEST_KEY:,}"
+        reason += "; write to a shorter address, or give the slide a shorter name"
+        raise AddressError(errno.ENAMETOOLONG, reason, address)
+
+
 @contextmanager
 def asking(address: str, *, writes: bool = False) -> Iterator[None]:
     """Convert errors of obstore to `AddressError` or `FileNotFoundError`.
@@ -76,11 +90,12 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
     if _is_forked:
         raise AddressError(
             errno.EIO,
-            "was read by this process before it was forked; start others by spawn or forkserver",
+            "this process was forked after object stores were used; start processes with spawn or "
+            "forkserver",
             address,
         )
     if writes and address.startswith(READ_ONLY):
-        reason = "a web server is only read; write to a folder, s3://, gs:// or az://"
+        reason = "web servers are read-only; write to a folder, s3://, gs:// or az://"
         raise AddressError(errno.EROFS, reason, address)
     try:
         yield
@@ -88,21 +103,28 @@ def asking(address: str, *, writes: bool = False) -> Iterator[None]:
         raise
     except FileNotFoundError as error:
         if writes:
-            reason = "there is no such bucket; make it first"
+            reason = "there is no such bucket; create it first"
             raise AddressError(errno.EIO, reason, address) from error
         raise FileNotFoundError(errno.ENOENT, "there is no such object", address) from error
-    except (theirs.PermissionDeniedError, theirs.UnauthenticatedError) as error:
-        raise AddressError(errno.EACCES, _sentence(error), address) from error
     except (theirs.BaseError, ValueError) as error:
-        raise AddressError(errno.EIO, _sentence(error), address) from error
+        raise _converted(error, address) from error
 
 
-def _sentence(error: Exception) -> str:
-    """Return the error as one line, without credentials."""
-    if any(word in str(error) for word in _NO_BUCKET):
-        return "there is no such bucket; make it first"
-    text = str(error).partition("\n\nDebug source")[0]
-    return without_secrets(" ".join(text.split()))[:_LONGEST]
+def _converted(error: Exception, address: str) -> AddressError:
+    """Return an error that states what the server answered, in one line without credentials."""
+    text = " ".join(str(error).partition("\n\nDebug source")[0].split())
+    if any(word in text for word in _NO_BUCKET):
+        return AddressError(errno.EIO, "there is no such bucket; create it first", address)
+    text = without_secrets(text)[:_LONGEST]
+    if any(word in text for word in _DENIED):
+        reason = (
+            f"access was denied ({text.rpartition(' - ')[2].rstrip(': ')}); expected credentials "
+            "that have not expired and may read, write, list and delete there; check them, then "
+            "repeat the command"
+        )
+        return AddressError(errno.EACCES, reason, address)
+    reason = f"{text}; check the address and the network, then repeat the command"
+    return AddressError(errno.EIO, reason, address)
 
 
 _is_forked = False

@@ -43,7 +43,7 @@ def staging(folder: Path | None) -> Iterator[Path]:
         made = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
         descriptor = os.open(made, os.O_RDONLY)
     except OSError as error:
-        raise OutputError(f"cannot write {root}: {error.strerror or error}") from error
+        raise OutputError.of(root, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         yield made
@@ -113,18 +113,18 @@ def fetch(
     except (AddressError, OutputError):
         raise
     except OSError as error:
-        raise OutputError(f"cannot fetch into {folder}: {error.strerror or error}") from error
+        raise OutputError.of(folder, error, step="fetch into") from error
     for remote, size in sizes.items():
         if came[remote] != size:
-            reason = f"has {size} bytes, of which {came[remote]} came"
+            reason = f"got {came[remote]} of {size} bytes; repeat the command"
             raise AddressError(errno.EIO, reason, str(remote))
 
 
 def _require_room(nbytes: int, folder: Path) -> None:
     if (free := shutil.disk_usage(folder).free) < nbytes:
         raise OutputError(
-            f"got a slide of {nbytes / 1e9:.1f} GB, and {folder.parent} has room for "
-            f"{free / 1e9:.1f} GB; give another folder with --stage"
+            f"got a slide of {nbytes / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free in "
+            f"{folder.parent}; give another folder with --stage"
         )
 
 
@@ -138,5 +138,5 @@ def fetch_one(remote: ObjectPath, file: Path) -> None:
         raise AddressError(errno.ENOENT, "there is no such object", str(remote)) from error
     if after != before:
         raise AddressError(
-            errno.EIO, "changed while it was fetched; repeat the command", str(remote)
+            errno.EIO, "changed while it was downloaded; repeat the command", str(remote)
         )

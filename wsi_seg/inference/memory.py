@@ -9,6 +9,7 @@ from typing import Any
 import psutil
 
 from wsi_seg.cores import default_readers
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.inference.plan import UNIT_ROWS, SlidePlan
 from wsi_seg.inference.stream import Sizes
@@ -127,8 +128,9 @@ class MemoryPlan:
         limit = "" if self.limit is None else f" of {self.limit / _MB:.0f} MB allowed"
         batch = "/".join(str(batch) for batch in dict.fromkeys(self.batches))
         where = ", the networks' part on the GPU" if self.on_device else ""
-        sizes = f"batch {batch}, {self.ahead / _MB:.0f} MB read ahead by {self.readers} readers, "
-        sizes += f"strips of {self.strip_px} rows, {self.resident} networks in memory"
+        sizes = f"batch {batch}, {self.ahead / _MB:.0f} MB read ahead by "
+        sizes += f"{counted(self.readers, 'reader')}, "
+        sizes += f"strips of {self.strip_px} rows, {counted(self.resident, 'network')} in memory"
         return [
             f"memory: at most {self.total / _MB:.0f} MB{limit}{where}",
             f"  in MB: {parts}",

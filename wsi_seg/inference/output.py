@@ -204,7 +204,7 @@ class SlideOutput:
                     continue
                 if all(str(index) in self._journal.done for index in strips):
                     continue
-                if left_only and not self._claims.is_left(part):
+                if left_only and not self._claims.is_abandoned(part):
                     continue
                 if self._claims.take(part):
                     took.update(strips)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 
 from wsi_seg.batch import require_none
+from wsi_seg.counts import counted
 from wsi_seg.inference.memory import MemoryPlan
 from wsi_seg.inference.plan import Quarantined
 from wsi_seg.inference.waits import describe_shares
@@ -128,14 +129,15 @@ class InferReport:
         if not (self.slides or self.tiles or self.failures):
             return ["nothing was left to predict here", *self._elsewhere()]
         skipped = sum(slide.skipped for slide in self.slides)
-        rate = f"{self.tiles} tiles in {self.seconds:.1f} s ({self.tiles_per_second:.1f} tiles/s"
-        rate += f", {self.mpx_per_second:.1f} Mpx/s)"
+        slides = counted(len(self.slides), "slide")
+        rate = f"{counted(self.tiles, 'tile')} in {self.seconds:.1f} s "
+        rate += f"({self.tiles_per_second:.1f} tiles/s, {self.mpx_per_second:.1f} Mpx/s)"
         memory = f"peak memory {self.peak_memory / 1e9:.2f} GB"
         memory += f" (planned: at most {self.memory.total / 1e9:.2f})"
         busy = f"{describe_shares(self.shares)} of the time, " if self.shares else ""
         compiled = f", {self.compile_seconds:.1f} s of it compiling" if self.compile_seconds else ""
         lines = [
-            f"{len(self.slides)} slides, {rate}, {skipped} tiles of background left out",
+            f"{slides}, {rate}, {counted(skipped, 'tile')} of background left out",
             f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
             f"{busy}{self.start_seconds:.1f} s to start{compiled}",
             f"saved {_SAVED[self.saved]}",
@@ -153,7 +155,8 @@ class InferReport:
         for slide in self.slides:
             lines += [f"{slide.slide}: {note}" for note in slide.notes]
             if slide.quarantined:
-                lines.append(f"{slide.slide}: {len(slide.quarantined)} tiles unreadable, left at 0")
+                tiles = counted(len(slide.quarantined), "tile")
+                lines.append(f"{slide.slide}: {tiles} unreadable, left at 0")
         return lines
 
     def _repr_html_(self) -> str:
@@ -163,7 +166,7 @@ class InferReport:
         """Return a line with the number of slides left to other processes, if there are any."""
         if not self.elsewhere:
             return []
-        return [f"{self.elsewhere} slides are left to other processes: see wsi-seg status"]
+        return [f"{counted(self.elsewhere, 'slide')} left to other processes: see wsi-seg status"]
 
     def _adaptive(self) -> list[str]:
         """Return a line with the number of tiles that adaptive overlap skipped, if it was used."""
@@ -172,16 +175,15 @@ class InferReport:
         if not skipped and not before:
             return []
         every = skipped + sum(slide.tiles for slide in self.slides)
+        share = f"{skipped} of {counted(every, 'tile')} ({skipped / every:.0%})"
         seams = f"; seam score without overlap {statistics.mean(before):.2f}" if before else ""
-        return [
-            f"adaptive overlap skipped {skipped} of {every} tiles ({skipped / every:.0%}){seams}"
-        ]
+        return [f"adaptive overlap skipped {share}{seams}"]
 
     def require_whole(self) -> None:
         """Raise `BatchError` if slides, or tiles of slides, failed; others are predicted."""
         incomplete = {
-            slide.slide: f"predicted except {len(slide.quarantined)} tiles, which are 0; the "
-            f"first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
+            slide.slide: f"predicted except {counted(len(slide.quarantined), 'tile')}, left at 0; "
+            f"the first, y={slide.quarantined[0][0]} x={slide.quarantined[0][1]}: "
             f"{slide.quarantined[0][2]}"
             for slide in self.slides
             if slide.quarantined

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from wsi_seg.batch import SlidesReport, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.files.object_path import object_path
 from wsi_seg.inference.adaptive import require_adaptable, require_even_tile
@@ -69,10 +70,13 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
 
     def lines(self) -> list[str]:
         """Format the plan as lines of text."""
-        total = f"{len(self.slides)} slides, {self.tiles} tiles, {self.skipped} of background "
+        total = f"{counted(len(self.slides), 'slide')}, {counted(self.tiles, 'tile')}, "
+        total += f"{self.skipped} of background "
         lines = [f"{total}left out; {self.device.name}, {self.device.precision}"]
         if self.first is not None:
-            lines.append(f"adaptive overlap: {self.first} tiles first, all of them at most")
+            lines.append(
+                f"adaptive overlap: {counted(self.first, 'tile')} first, all of them at most"
+            )
         rows = [_slide_row(plans) for plans in self.slides]
         lines += [
             "{slide}: {height} x {width} px of level {level}, of {tile_px} px, {tiles} tiles, "
@@ -80,7 +84,7 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
             for row in rows[:_LISTED]
         ]
         if len(rows) > _LISTED:
-            lines.append(f"and {len(rows) - _LISTED} more slides")
+            lines.append(f"and {counted(len(rows) - _LISTED, 'more slide')}")
         notes = dict.fromkeys(note for plans in self.slides for one in plans for note in one.notes)
         lines += [f"note: {note}" for note in list(notes)[:_LISTED]]
         return lines + ([] if self.memory is None else self.memory.lines())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.batch import run_each
+from wsi_seg.counts import counted
 from wsi_seg.files.object_folder import for_each
 from wsi_seg.files.object_path import REQUESTS, object_path
 from wsi_seg.inference.output import SlideOutput
@@ -137,7 +138,7 @@ class Rounds:
             patience = math.inf if self._whole else LEASE * 1.5 if helps else 0.0
             if not left or time.monotonic() - since >= patience:
                 return
-            self._progress.note(f"waiting for other processes: {len(left)} slides are left")
+            self._progress.note(f"waiting for other processes: {counted(len(left), 'slide')} left")
             time.sleep(_WAIT)
 
     def _begin(self, names: Sequence[str]) -> None:

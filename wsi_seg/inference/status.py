@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from wsi_seg.counts import list_names
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.files.object_path import place
 from wsi_seg.files.shared import names_in
@@ -59,7 +60,7 @@ class CollectionStatus:
     def lines(self) -> list[str]:
         """Format the status as lines of text."""
         if not self.commands:
-            return ["no command is at work, and none has left anything undone"]
+            return ["no command is running, and no work is unfinished"]
         return [line for command in self.commands for line in command.lines()]
 
     def to_json(self) -> dict[str, object]:
@@ -85,7 +86,8 @@ def read_status(path: Path) -> CollectionStatus:
     if not (path / METADATA).is_file() and not (path / RUN).is_dir():
         raise StoreNotFoundError(
             f"there is no collection at {path}; expected one that `wsi-seg tile` or `wsi-seg "
-            "infer` makes; what evaluate and export have done is kept in that of the predictions"
+            "infer` makes; evaluate and export record their work in that of the predictions; next "
+            f"to this path: {list_names(_collections_next_to(path))}"
         )
     commands = [one for one in (_infer_status(path), *shared_commands(path)) if one.slides]
     known = {command.verb for command in commands}
@@ -94,6 +96,13 @@ def read_status(path: Path) -> CollectionStatus:
     others = {one.note.verb.removeprefix("wsi-seg ") for one in processes} - known
     commands += [CommandStatus(verb, (), of_verb(processes, verb)) for verb in sorted(others)]
     return CollectionStatus(tuple(commands))
+
+
+def _collections_next_to(path: Path) -> list[str]:
+    """List the collections in the parent folder of a path."""
+    with suppress(OSError):
+        return sorted(str(one) for one in path.parent.iterdir() if (one / METADATA).is_file())
+    return []
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,7 +83,7 @@ class SlideJob:
         self._slide, self._name, self._options, self._turn = slide, name, options, turn
         self._final, self._partial = out / name, out / PARTIAL / name
         self._info = replace(
-            _asked(slide.path, options),
+            _requested_info(slide.path, options),
             scene=slide.scene,
             icc=slide.icc if isinstance(slide, IccSlide) else None,
             slice_mm=slide.slice_mm,
@@ -211,8 +211,8 @@ def tiled_before(
     store, opening = SlideStore(final, final.name, open_multiscale(final)), options.opening
     there, known = store.image.slide_mpp, store.info
     # Scene and ICC profile are in the slide, so take those of the store; compared below.
-    asked = replace(_asked(path, options), scene=known.scene, icc=known.icc)
-    same = asked.settings(there if mpp is None else mpp) == known.settings(there)
+    requested = replace(_requested_info(path, options), scene=known.scene, icc=known.icc)
+    same = requested.settings(there if mpp is None else mpp) == known.settings(there)
     same = same and opening.scene in (None, str(known.scene))
     same = same and opening.icc == (known.icc is not None)
     if not same or (mpp is None and known.mpp_source == "option"):
@@ -220,7 +220,7 @@ def tiled_before(
     return TiledSlide.of(store, source_bytes(path), skipped=True)
 
 
-def _asked(path: Path, options: TileOptions) -> StoreInfo:
+def _requested_info(path: Path, options: TileOptions) -> StoreInfo:
     """Create the metadata of a store that follow from the file and the options alone."""
     shown = options.opening.window
     return StoreInfo(

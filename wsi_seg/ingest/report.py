@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import SlidesReport, elsewhere_lines
+from wsi_seg.counts import counted, list_names
 from wsi_seg.files.atomic import folder_bytes
 from wsi_seg.store.slide_store import SlideStore
 
@@ -60,8 +60,9 @@ class TileReport(SlidesReport[TiledSlide]):
         source = sum(slide.source_bytes for slide in new)
         ratio = f", {size / source:.2f}x the files" if source else ""
         there = len(self.slides) - len(new)
-        made = f"{len(new)} slides tiled in {self.seconds:.1f} s, {size / 1e6:.1f} MB{ratio}"
-        lines = [f"{made}; {there} were there already"]
+        made = f"{counted(len(new), 'slide')} tiled in {self.seconds:.1f} s, "
+        made += f"{size / 1e6:.1f} MB{ratio}"
+        lines = [f"{made}; {there} already existed"]
         lines += elsewhere_lines(self.elsewhere)
         for slide in self.slides:
             mpp = "mpp unknown" if slide.mpp is None else f"{slide.mpp:.4g} um/px"

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.batch import SlidesReport, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.ingest.names import NamedSlides
@@ -41,7 +42,8 @@ class VerifyReport(SlidesReport[Verified]):
     def lines(self) -> list[str]:
         """Format the report as lines of text."""
         pixels = sum(slide.pixels for slide in self.slides) / 1e6
-        return [f"verified {pixels:.1f} million pixels of {len(self.slides)} slides: all the same"]
+        slides = counted(len(self.slides), "slide")
+        return [f"verified {pixels:.1f} million pixels of {slides}: all the same"]
 
 
 def verify_slides(

@@ -7,6 +7,7 @@ import psutil
 import torch
 
 from wsi_seg.config import Recipe
+from wsi_seg.counts import counted
 from wsi_seg.learn.fit import build_learner
 from wsi_seg.learn.losses import SegmentationLoss
 from wsi_seg.learn.losses.pixels import Pixels
@@ -86,11 +87,12 @@ class PhaseEstimate:
         """Summarise the estimate as lines of text."""
         name = f"phase {self.phase}: " if self.phase else ""
         patch, step = _gib(self.patch_bytes), _gib(self.step_bytes)
-        pace = f"{self.steps:,} steps of {self.step_seconds:.2f} s"
+        pace = f"{counted(self.steps, 'step')} of {self.step_seconds:.2f} s"
+        slides = counted(self.train_slides, "training slide")
         return [
-            f"{name}{self.train_slides} training slides, {self.validation_slides} held out",
+            f"{name}{slides}, {self.validation_slides} held out",
             f"  {self.parameters:,} weights; a step takes {_gib(self.fixed_bytes)}",
-            f"  with the recipe's {self.batch_size} patches, {patch} each: {step}",
+            f"  with the recipe's {counted(self.batch_size, 'patch')}, {patch} each: {step}",
             f"  largest batch that fits into {_gib(self.free_bytes)}: {self.largest_batch}",
             f"  about {self.minutes:.1f} min: {pace}, without validation",
         ]

@@ -15,6 +15,7 @@ from wsi_seg.annotations import Annotation
 from wsi_seg.batch import require_none, run_each
 from wsi_seg.classes import IGNORE, ClassTable
 from wsi_seg.config import Recipe
+from wsi_seg.counts import counted
 from wsi_seg.data.source import SOFT
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.geometry import Extent, Region
@@ -92,7 +93,7 @@ class PseudoReport:
     def lines(self) -> list[str]:
         """Summarise the report as lines of text."""
         return [
-            f"{slide}: {count} objects in label {self.label!r}"
+            f"{slide}: {counted(count, 'object')} in label {self.label!r}"
             for slide, count in self.objects.items()
         ]
 

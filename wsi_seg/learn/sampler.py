@@ -6,6 +6,7 @@ import numpy as np
 import psutil
 
 from wsi_seg.config import Recipe
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.masks.boundary import BOUNDARY
 from wsi_seg.reading.view import View
@@ -51,10 +52,10 @@ def _require_memory(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
     if needed > free:
         key, side = ("cell_um", sampling.cell_um) if recipe.mpp else ("cell_px", sampling.cell_px)
         raise ConfigError(
-            f"the importance maps of {len(slides)} slides have {cells / 1e6:.0f} million cells and "
-            f"need {needed / 1e9:.1f} GB in {processes} processes, but {free / 1e9:.1f} GB are "
-            f"free; set sampling.{key} above {side:g}, for example to an eighth of a patch, or use "
-            "fewer train.workers"
+            f"the importance maps of {counted(len(slides), 'slide')} have {cells / 1e6:.0f} "
+            f"million cells and need {needed / 1e9:.1f} GB in {counted(processes, 'process')}, but "
+            f"{free / 1e9:.1f} GB are free; set sampling.{key} above {side:g}, for example "
+            "to an eighth of a patch, or use fewer train.workers"
         )
 
 
@@ -88,8 +89,8 @@ def require_classes(slides: Sequence[TrainingSlide], recipe: Recipe) -> None:
     if absent:
         raise ConfigError(
             f"class {', '.join(absent)} has no object in label {recipe.data.label!r} of the "
-            f"{len(slides)} slides ({', '.join(s.name for s in slides)}); expected at least one; "
-            "annotate some, train on other slides, or remove the class from the recipe"
+            f"{counted(len(slides), 'slide')} ({', '.join(s.name for s in slides)}); expected at "
+            "least one; annotate some, train on other slides, or remove the class from the recipe"
         )
 
 

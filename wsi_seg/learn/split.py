@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.config import Recipe
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import Stream, generator
 from wsi_seg.sampling.folds import hold_out, make_folds
@@ -79,7 +80,7 @@ def _pool(
     if not labelled:
         known = sorted({found for s in stores.values() for found in s.label_names()})
         raise ConfigError(
-            f"none of the {len(stores)} slides has a label {label!r}; they have "
+            f"got {counted(len(stores), 'slide')} without label {label!r}; their labels are "
             f"{', '.join(known) or 'none'}; run `wsi-seg annotate`, or set data.label"
         )
     if recipe.data.train is None:
@@ -168,8 +169,8 @@ def _held_out(
     held_out = hold_out(areas, group_slides(recipe.data, pool), count, draws)
     if len(held_out) == len(pool):
         raise ConfigError(
-            f"all {len(pool)} labelled slides are one group; expected several groups, or names in "
-            "data.validation"
+            f"got one group of {counted(len(pool), 'labelled slide')}; expected "
+            "several groups, or names in data.validation"
         )
     return list(held_out)
 

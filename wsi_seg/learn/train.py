@@ -12,6 +12,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
 from wsi_seg.config import Recipe, load_recipe, save_recipe
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.learn.average import average_checkpoints, choose_soup
 from wsi_seg.learn.callback import METRICS, STOPPED
@@ -130,8 +131,9 @@ class TrainReport:
             if fold.score is not None:
                 score = f"{fold.monitor} {fold.score:.4f} in epoch {fold.best_epoch}"
             speed = f"{fold.patches_per_second:.1f} patches/s, {fold.data_wait:.0%} waiting"
+            epochs, slides = counted(fold.epochs, "epoch"), counted(fold.train_slides, "slide")
             lines += [
-                f"{fold.epochs} epochs on {fold.train_slides} slides ({speed} for data)",
+                f"{epochs} on {slides} ({speed} for data)",
                 f"{fold.checkpoint}: {score}",
             ]
             if fold.averaged:
@@ -384,7 +386,7 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot make folder {folder}: {error.strerror or error}") from error
+        raise OutputError.of(folder, error, step="make folder") from error
 
 
 def _differences(old: Recipe, new: Recipe) -> list[str]:

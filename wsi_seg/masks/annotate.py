@@ -8,9 +8,9 @@ import numpy as np
 import shapely
 
 from wsi_seg.annotations import Annotations, AnnotationSets, read_for_slides
-from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import Batch, run_each
 from wsi_seg.classes import special_class
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import AnnotationError, WsiSegError
 from wsi_seg.geometry import Extent
 from wsi_seg.masks.annotate_report import AnnotateReport
@@ -27,7 +27,7 @@ from wsi_seg.shard import Shard
 from wsi_seg.store import Collection, SlideStore, store_digest
 from wsi_seg.store.group import require_label_name
 from wsi_seg.store.names import LABELS
-from wsi_seg.store.turns import areas, taking_turns
+from wsi_seg.store.turns import taking_turns
 
 
 def annotate(
@@ -113,7 +113,8 @@ def annotate(
         batch = run_each(read, work, title="annotate", progress=progress)
     else:
         options = {"name": name, "reading": repr(reading), "files": found.files}
-        batch = _share(collection, name, read, work, shard, options, progress)
+        sizes = {slide: found.extents[slide].area for slide in read}
+        batch = _share(collection, name, sizes, work, shard, options, progress)
     without = _without(collection, name)
     return AnnotateReport(
         objects=batch.results,
@@ -130,7 +131,7 @@ def annotate(
 def _share(
     collection: Collection,
     name: str,
-    read: Mapping[str, Annotations],
+    sizes: Mapping[str, float],
     work: Callable[[str], int],
     shard: Shard,
     options: Mapping[str, object],
@@ -145,7 +146,7 @@ def _share(
         collection.path,
         "annotate",
         shard,
-        areas(collection.only(read)),
+        sizes,
         options=options,
         is_current=lambda slide, found: found == _drawn(collection, slide, name),
         progress=progress,
@@ -168,10 +169,11 @@ def _without(collection: Collection, name: str) -> tuple[str, ...]:
 class _Found:
     """Contents of the files: annotations and failures by slide, and what is not used.
 
-    ``sources`` maps slide and given folder to the file; ``files`` has the path, size in bytes and
-    modification time of each file.
+    ``extents`` has the sizes of all slides; ``sources`` maps slide and given folder to the file;
+    ``files`` has the path, size in bytes and modification time of each file.
     """
 
+    extents: Mapping[str, Extent]
     read: dict[str, Annotations] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
@@ -184,7 +186,7 @@ def _read_all(collection: Collection, paths: Sequence[Path], reading: Reading) -
     """Read all files."""
     extents = {store.name: store.pyramid.extent for store in collection}
     sources, notes = list_sources(paths, extents)
-    found = _Found(notes=notes)
+    found = _Found(extents, notes=notes)
     for source in sources:
         stat = source.file.stat()
         found.files.append((str(source.file), stat.st_size, stat.st_mtime_ns))
@@ -235,7 +237,7 @@ def _take(
     found.notes += [f"{file.name}: {note}" for note in sets.notes]
     if sets.unmatched:
         count, names = len(sets.unmatched), list_names(sets.unmatched)
-        found.notes.append(f"{file.name}: {count} images match no slide: {names}")
+        found.notes.append(f"{file.name}: {counted(count, 'image')} without a slide: {names}")
     for name, annotations in sets.by_slide.items():
         if folder is not None and (other := found.sources.get((name, folder))) is not None:
             found.failures[name] = (
@@ -247,8 +249,8 @@ def _take(
         kept = _inside(annotations, extents[name])
         if outside := len(annotations.items) - len(kept.items):
             found.notes.append(
-                f"{file.name}: {outside} of {len(annotations.items)} objects are outside slide "
-                f"{name!r} ({extents[name]}), skipped"
+                f"{file.name}: {outside} of {counted(len(annotations.items), 'object')} outside "
+                f"slide {name!r} ({extents[name]}), skipped"
             )
         found.read[name] = _joined(found.read.get(name), kept)
         if folder is not None:

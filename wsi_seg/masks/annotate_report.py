@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from wsi_seg.annotations.names import list_names
 from wsi_seg.batch import elsewhere_lines, require_none
+from wsi_seg.counts import counted, list_names
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +52,11 @@ class AnnotateReport:
         """Return the report as lines of text."""
         total = sum(self.objects.values())
         names = ", ".join(self.classes)
-        lines = [f"{total} objects on {len(self.objects)} slides, classes {names}"]
+        lines = [
+            f"{counted(total, 'object')} on {counted(len(self.objects), 'slide')}, classes {names}"
+        ]
         for name, repairs in self.repairs.items():
-            lines.append(f"{name}: {len(repairs)} repairs, the first: {repairs[0]}")
+            lines.append(f"{name}: {counted(len(repairs), 'repair')}, the first: {repairs[0]}")
         lines += [*self.notes, *elsewhere_lines(self.elsewhere)]
         if self.without:
             lines.append(

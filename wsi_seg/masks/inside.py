@@ -32,7 +32,7 @@ _LABEL = "annotations"
 _TILE_PX = 64
 
 # Tolerance in level-0 pixels.
-_HAIR = 1e-6
+_TOLERANCE = 1e-6
 
 _Area = shapely.Polygon | shapely.MultiPolygon
 
@@ -195,9 +195,9 @@ class Inside:
             left = np.asarray(xs) * wide
             top = np.asarray(ys)[:, None] * tall
             # Shrink the boxes slightly: tiles that only share an edge with the area are outside.
-            height, width = tile.height * tall - _HAIR, tile.width * wide - _HAIR
+            height, width = tile.height * tall - _TOLERANCE, tile.width * wide - _TOLERANCE
             for row, y in enumerate(top):
-                boxes = shapely.box(left + _HAIR, y + _HAIR, left + width, y + height)
+                boxes = shapely.box(left + _TOLERANCE, y + _TOLERANCE, left + width, y + height)
                 found[row] = shapely.intersects(self.area, boxes)
         if self.class_name is not None:
             found &= self._touched_class(slide, extent, ys, xs, tile)

@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from wsi_seg.annotations import Annotations
-from wsi_seg.annotations.names import list_names
 from wsi_seg.classes import ClassTable
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import AnnotationError
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.rasterize import SPECIAL_IDS
@@ -48,9 +48,9 @@ def require_not_emptied(
     got = f"objects of {_list_counts(there)} only" if there else "no object"
     expected = f"some of class {' or '.join(classes.names)}" if classes.names else "some"
     raise AnnotationError(
-        f"got {got}; expected {expected}, because label {name!r} of the slide has {old} objects "
-        f"and would be emptied; it is unchanged; if the slide has no objects, delete "
-        f"{store.path / LABELS / name} first"
+        f"got {got}; expected {expected}, because label {name!r} of the slide has "
+        f"{counted(old, 'object')} and would be emptied; it is unchanged; if the slide has no "
+        f"objects, delete {store.path / LABELS / name} first"
     )
 
 

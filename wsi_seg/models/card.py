@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from wsi_seg.classes import ClassMode, ClassTable
 from wsi_seg.config.intensity import IntensityConfig
 from wsi_seg.config.recipe import Resize
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.models.foundation import Value
 from wsi_seg.models.network import NetworkSpec
@@ -91,7 +92,8 @@ class ModelCard:
     def __post_init__(self) -> None:
         if not len(self.mean) == len(self.std) == self.in_channels:
             raise ConfigError(
-                f"got {len(self.mean)} means and {len(self.std)} standard deviations; "
+                f"got {counted(len(self.mean), 'mean')} and "
+                f"{counted(len(self.std), 'standard deviation')}; "
                 f"expected {self.in_channels} of each"
             )
 
@@ -197,7 +199,8 @@ class _CardFile(BaseModel):
         """Convert to a `ModelCard`."""
         if self.context_slices and self.in_channels != channels_with(self.context_slices):
             raise ConfigError(
-                f"got {self.in_channels} channels and {self.context_slices} context slices; "
+                f"got {counted(self.in_channels, 'channel')} and "
+                f"{counted(self.context_slices, 'context slice')}; "
                 f"expected {channels_with(self.context_slices)} channels"
             )
         values = self.model_dump(by_alias=True, include={"classes"})

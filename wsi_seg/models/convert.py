@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import CheckpointError
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.models.card import ModelCard
 from wsi_seg.models.card_file import read_card_file
 from wsi_seg.models.checkpoint import save_checkpoint
@@ -55,7 +57,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
     found = select_network(tensors, names, source=str(source))
     mismatch = (
         f"{source} does not match the card {card} ({model.architecture} with {model.encoder}, "
-        f"{len(model.classes)} classes)"
+        f"{counted(len(model.classes), 'class')})"
     )
     if found is None:
         raise CheckpointError(f"{mismatch}: {_difference(tensors, names)}")
@@ -65,6 +67,7 @@ def convert_checkpoint(source: Path, card: Path, out: Path) -> ModelCard:
         reason = " ".join(str(error).split())[:400]
         raise CheckpointError(f"{mismatch}: {reason}") from error
     save_checkpoint(out, network, model)
+    remove_partials((out, out.with_suffix(".json")))
     return model
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import CheckpointError, ConfigError
 
 # Name of the card in archives written by `wsi-seg pack`.
@@ -69,8 +70,9 @@ class ImageForm:
         if self.channels not in (None, channels):
             last = f"; its last axis has {self.width} channels" * (self.width == channels)
             raise CheckpointError(
-                f"{path} takes images of {self.channels} channels, but its card has {channels}"
-                f"{last}; expected (batch, channels, height, width) and a card that agrees"
+                f"{path} takes images of {counted(self.channels or 0, 'channel')}, but its card "
+                f"has {channels}{last}; expected (batch, channels, height, width) and a card "
+                "that agrees"
             )
         sides = [side for side in (self.height, self.width) if side not in (None, tile_px)]
         if sides:

@@ -10,6 +10,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import CheckpointError
 
 # Keys under which training frameworks save the weights among other values.
@@ -112,7 +113,7 @@ def strip_prefixes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tenso
 def describe_tensors(tensors: Mapping[str, torch.Tensor]) -> str:
     """Summarise the tensors of a file: the most frequent name prefixes with their counts."""
     groups = Counter(".".join(name.split(".")[:2]) if "." in name else name for name in tensors)
-    shown = [f"{name} ({count} tensors)" for name, count in groups.most_common(_SHOWN)]
+    shown = [f"{name} ({counted(count, 'tensor')})" for name, count in groups.most_common(_SHOWN)]
     return ", ".join([*shown, "..."] if len(groups) > _SHOWN else shown)
 
 

@@ -23,6 +23,7 @@ from pydantic import TypeAdapter, ValidationError
 from wsi_seg.choices import Scope, Unit
 from wsi_seg.errors import ConfigError, ResolutionError
 from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import remove_partials
 
 FILE = "rule.json"
 
@@ -199,6 +200,7 @@ def write_rule(path: Path, rule: Rule, found: dict[str, object]) -> None:
         If the file cannot be written.
     """
     write_atomic(path, json.dumps({"rule": asdict(rule), "found": found}, indent=1))
+    remove_partials((path,))
 
 
 def read_rule(path: Path) -> Rule:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from wsi_seg.choices import Tta
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.models import ModelCard, size_multiple
 from wsi_seg.models.activation import class_probabilities
@@ -276,8 +277,8 @@ class Predictor:
             count, side = tiles.shape[:2]
             option = f"--batch {count // 2}" if count > 1 else f"--tile {side // 2}"
             raise ConfigError(
-                f"{self.device} has too little memory for a batch of {count} tiles of {side} px; "
-                f"retry with {option}"
+                f"{self.device} has too little memory for a batch of {counted(count, 'tile')} of "
+                f"{side} px; retry with {option}"
             ) from error
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config.intensity import IntensityConfig
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.reading.intensity import SlideSource, prepared_image
@@ -102,7 +103,7 @@ def context_stack(
     if name is None:
         raise StoreError(
             f"slide {store.name!r} is not a slice of a volume; expected a name like ct_z0012, "
-            f"because the model uses {count} slices on each side"
+            f"because the model uses {counted(count, 'slice')} on each side"
         )
     offsets, z = _offsets(store, count, step_mm), int(name["z"])
     middle = prepared_image(store, intensity)

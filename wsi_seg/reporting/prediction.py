@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import yaml
 
+from wsi_seg.counts import counted
 from wsi_seg.ct.froc import Froc
 from wsi_seg.evaluation.cautions import cautions
 from wsi_seg.evaluation.review_objects import ReviewObject, list_review_objects
@@ -129,7 +130,9 @@ def picture_sections(
         progress.advance(1)
     progress.finish()
     more = len(order) - len(shown)
-    note = f"{more} more slides are not shown; these have the lowest scores. " if more else ""
+    note = (
+        f"{counted(more, 'more slide')} not shown; these have the lowest scores. " if more else ""
+    )
     body = paragraph(f"{note}Predicted objects are outlined.") + figures(overviews, "pictures")
     worst, typical = worst_and_typical(objects, MAX_CROPS)
     places = [
@@ -187,7 +190,7 @@ def warning_section(lines: Sequence[str]) -> list[Section]:
 
 def prediction_warnings(predictions: Predictions, slides: Collection | None) -> list[str]:
     """List the warnings about each prediction; see `cautions`."""
-    known = () if slides is None else slides.names()
+    known = frozenset(() if slides is None else slides.names())
     return [
         line
         for found in predictions

@@ -17,10 +17,12 @@ from PIL import Image, ImageDraw
 from wsi_seg.batch import SlidesReport, run_each
 from wsi_seg.classes import ClassTable
 from wsi_seg.config import Recipe
+from wsi_seg.counts import counted
 from wsi_seg.data.augment import Augmenter
 from wsi_seg.data.source import PatchSource, class_mask
 from wsi_seg.errors import ConfigError
 from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.learn.dataset import with_colours
 from wsi_seg.learn.position_bias import means_by_position, middle_and_corners
 from wsi_seg.learn.sampler import patch_sampler, patch_sides
@@ -79,7 +81,7 @@ class PreviewReport(SlidesReport[str]):
     def lines(self) -> list[str]:
         """Report as lines of text."""
         more = f"; {self.left_out} more are left out (--slides)" if self.left_out else ""
-        return [f"wrote {self.picture}: {len(self.slides)} slides{more}"]
+        return [f"wrote {self.picture}: {counted(len(self.slides), 'slide')}{more}"]
 
     def _repr_png_(self) -> bytes:
         """Show the sheet in a notebook cell."""
@@ -139,7 +141,7 @@ def preview_slides(
     labelled = [store for store in stores if recipe.data.label in store.label_names()]
     if not labelled:
         raise ConfigError(
-            f"none of the {len(stores)} slides has the label {recipe.data.label!r}; run "
+            f"got {counted(len(stores), 'slide')} without label {recipe.data.label!r}; run "
             "`wsi-seg annotate`"
         )
     count = min(most, len(labelled))
@@ -167,6 +169,7 @@ def preview_slides(
     if batch.results:
         with atomic_path(out) as temporary:
             _sheet(batch.results, recipe, columns).save(temporary, format="PNG")
+        remove_partials((out,))
     failures = {**first.failures, **batch.failures}
     return PreviewReport(tuple(batch.results), out, len(labelled) - count, failures=failures)
 

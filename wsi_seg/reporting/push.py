@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError, OutputError
 from wsi_seg.models import ModelCard, read_card
 from wsi_seg.models.card_file import card_next_to
@@ -33,7 +34,7 @@ class PushReport:
 
     def lines(self) -> list[str]:
         """Report as lines of text."""
-        named = f"the model card names {self.slides} slides that it was trained on"
+        named = f"the model card names {counted(self.slides, 'slide')} that it was trained on"
         return [f"{self.address}: {', '.join(self.files)}"] + ([named] if self.slides else [])
 
     def to_json(self) -> dict[str, object]:

@@ -5,6 +5,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.learn.position_bias import POSITION_BIAS, PositionBias
 from wsi_seg.reporting.page import Section, facts, figure, figures, preformatted, table
@@ -143,7 +144,9 @@ def _draws(columns: Columns) -> str:
     counts = {name: sum(values) / epochs for name, values in drawn.items() if sum(values)}
     if not counts:
         return ""
-    return figure(bar_plot(counts, "patches"), f"Patches per epoch, mean of {epochs} epochs")
+    return figure(
+        bar_plot(counts, "patches"), f"Patches per epoch, mean of {counted(epochs, 'epoch')}"
+    )
 
 
 def _metrics(file: Path) -> Columns:

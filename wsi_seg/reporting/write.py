@@ -13,7 +13,8 @@ from wsi_seg import __version__
 from wsi_seg.ct.froc import froc_of_files
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.evaluation.compare import evaluate
-from wsi_seg.files.atomic import atomic_path
+from wsi_seg.files.atomic import atomic_path, require_permission
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.reporting.page import Section, page
 from wsi_seg.reporting.prediction import (
@@ -72,7 +73,7 @@ class Report:
         """Report as lines of text."""
         lines = [f"wrote {self.file}: {', '.join(self.sections)}"]
         if self.unscored:
-            lines.append(f"not scored, because they have no truth: {', '.join(self.unscored)}")
+            lines.append(f"without truth, not scored: {', '.join(self.unscored)}")
         return lines
 
     def _repr_html_(self) -> str:
@@ -137,6 +138,7 @@ def report(
         raise ConfigError(
             f"{sources.run} is not a training run; expected recipe.yaml and metrics.csv"
         )
+    require_permission(out)
     if is_run(sources.target):
         title, sections = f"Training run {sources.target.resolve().name}", []
         data: dict[str, object] = {}
@@ -157,6 +159,7 @@ def report(
     text = page(title, f"wsi_seg {__version__}", sections, data)
     with atomic_path(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
+    remove_partials((out,))
     return Report(out, tuple(section.title for section in sections), unscored)
 
 
@@ -176,16 +179,16 @@ def _prediction(
         return sections, {}, names, prediction_warnings(predictions, None)
     slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
-    unscored = tuple(name for name in names if sources.truth not in slides[name].label_names())
+    unscored = names
     sections = list[Section]()
     data: dict[str, object] = {}
     lines = prediction_warnings(predictions, slides)
     order = list(names)
-    if len(unscored) < len(order):
+    if any(sources.truth in slides[name].label_names() for name in names):
         scores = evaluate(predictions, slides, label=sources.truth, progress=progress)
         sections, data = score_sections(scores), scores.to_json()
         worst = lowest_first(scores)
-        order = [*worst, *(name for name in order if name not in worst)]
+        order = list(dict.fromkeys([*worst, *order]))
         unscored = (*scores.unscored, *scores.failures)
         lines += [*scores.warnings, *(f"{name}: {why}" for name, why in scores.failures.items())]
     if unscored:

@@ -13,8 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.batch import SlidesReport, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.files.atomic import write_atomic
+from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
 from wsi_seg.store import Collection, SlideStore, read_thumbnail
@@ -50,10 +52,11 @@ class Duplicates(SlidesReport[str]):
 
     def lines(self) -> list[str]:
         """Summarise the groups as lines of text."""
+        slides, count = counted(len(self.slides), "slide"), counted(len(self.groups), "group")
         if not self.groups:
-            return [f"{len(self.slides)} slides, no two of them are copies"]
+            return [f"{slides}, no two of them are copies"]
         groups = [f"  {' = '.join(group)}" for group in self.groups]
-        return [f"{len(self.slides)} slides, {len(self.groups)} groups of copies:", *groups]
+        return [f"{slides}, {count} of copies:", *groups]
 
 
 def find_duplicates(collection: Collection, *, progress: Progress) -> Duplicates:
@@ -117,6 +120,7 @@ def write_duplicates(collection: Path, found: Duplicates) -> Path:
     """
     path = collection / FILE
     write_atomic(path, json.dumps({"groups": found.groups}, indent=1))
+    remove_partials((path,))
     return path
 
 

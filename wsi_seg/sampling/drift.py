@@ -9,6 +9,7 @@ from scipy.stats import ks_2samp
 from skimage.color import rgb2lab
 
 from wsi_seg.batch import require_none, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
@@ -104,10 +105,11 @@ class Drift:
         """Summarise the differences as lines of text."""
         far = {name: words for name, words in self.verdicts.items() if words}
         shown = ", ".join(f"{name} {value:.2f}" for name, value in self.distances.items())
+        slides = counted(len(self.verdicts), "slide")
         return [
             f"distance of the distributions, 0 to 1: {shown}",
             *(f"{name}: unlike the others: {'; '.join(words)}" for name, words in far.items()),
-            f"{len(self.verdicts) - len(far)} of {len(self.verdicts)} slides look like the others",
+            f"like the others: {len(self.verdicts) - len(far)} of {slides}",
         ]
 
     def to_json(self) -> dict[str, object]:
@@ -157,8 +159,8 @@ def compare_looks(found: Looks, others: Looks) -> Drift:
     """
     if not found.slides or not others.slides:
         raise StoreError(
-            f"got {len(found.slides)} slides to compare with {len(others.slides)}; expected at "
-            "least one of both"
+            f"got {counted(len(found.slides), 'slide')} to compare with {len(others.slides)}; "
+            "expected at least one of both"
         )
     ours, theirs = _values(found), _values(others)
     middle = np.median(theirs, axis=0)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 
 # Bins of foreground area for stratification.
@@ -43,8 +44,8 @@ def make_folds(
     group = np.array([groups.get(name, name) for name in names])
     if len(set(group)) < count:
         raise ConfigError(
-            f"data.folds is {count}, but the {len(names)} labelled slides ({', '.join(names)}) "
-            f"are {len(set(group))} groups; expected at least one group per fold"
+            f"data.folds is {count}, but the labelled slides ({', '.join(names)}) form "
+            f"only {counted(len(set(group)), 'group')}; expected at least one group per fold"
         )
     strata = _strata(np.array([areas[name] for name in names]), count)
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed % 2**32)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config.sampling import GridConfig
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.reading.boxes import box_sums
 from wsi_seg.sampling.counters import Stream, generator, uniforms
@@ -62,7 +63,7 @@ class GridSampler:
         self._centres = np.concatenate(centres) if centres else np.empty((0, 2))
         if not len(self._slide):
             raise ConfigError(
-                f"no patch of the grid touches tissue on the {len(maps)} training slides"
+                f"no patch of the grid touches tissue on {counted(len(maps), 'training slide')}"
             )
         self.length = -(-len(self._slide) // batch) * batch
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from wsi_seg.config.data import DataConfig
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.dedup import connected, read_duplicates
 
@@ -52,7 +53,7 @@ def _by_table(path: Path, names: Sequence[str]) -> list[list[str]]:
     if missing:
         raise ConfigError(
             f"data.groups: {path} has no row for {', '.join(missing[:5])} "
-            f"({len(missing)} slides in total); expected every slide of the recipe"
+            f"({counted(len(missing), 'slide')} in total); expected every slide of the recipe"
         )
     return _linked(names, [group_of[name] for name in names])
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config import MixConfig, SamplingConfig
+from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.sampling.counters import BITS64, Stream, generator, uniforms
 from wsi_seg.sampling.importance import BLOCK, CellTable, Share, SlideMap
@@ -161,7 +162,7 @@ class PatchSampler:
         self._objects = mix.objects / mix.total
         if mix.objects > 0 and not len(self._turns):
             raise ConfigError(
-                f"no object is annotated on the {len(maps)} training slides, but "
+                f"no object is annotated on {counted(len(maps), 'training slide')}, but "
                 f"sampling.mix.objects is {mix.objects}; annotate objects, or set it to 0"
             )
         self._cells = _require_cells(_layers(maps, mix, sides, self._positions), 1 - self._objects)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from wsi_seg.codestreams.headers import StreamKind
 from wsi_seg.codestreams.lengths import trim_stream
 from wsi_seg.codestreams.metadata import without_comments
+from wsi_seg.counts import counted
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.limits import advice, limits
@@ -249,9 +250,12 @@ def _recode_reason(level: TiffLevel) -> str:
         (level.orientation in range(2, 9), f"orientation {level.orientation}"),
         (missing and len(set(white.flat)) > 1, "missing tiles that are not grey"),
         (level.planes != 1, "separate colour planes"),
-        (level.colour.bits != 8, f"{level.colour.bits} bits per sample"),
+        (level.colour.bits != 8, f"{level.colour.bits}-bit samples"),
         (not _SAMPLES[level.colour.model], f"{word(page.photometric)} colours"),
-        (level.samples not in _SAMPLES[level.colour.model], f"{level.samples} samples per pixel"),
+        (
+            level.samples not in _SAMPLES[level.colour.model],
+            f"{counted(level.samples, 'sample')} per pixel",
+        ),
         (level.samples == 4 and compression == 7, "JPEG with alpha"),
         (compression not in _KINDS, f"compression {word(page.compression)}"),
         (predictor not in {1, 2}, f"predictor {predictor}"),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wsi_seg.codestreams.headers import ImageKind
 from wsi_seg.codestreams.streams import require_sound
+from wsi_seg.counts import counted
 from wsi_seg.errors import SlideError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.region import require_inside
@@ -193,8 +194,8 @@ def _require_complete(path: Path, levels: tuple[TiffLevel, ...]) -> None:
         empty = np.flatnonzero((level.sizes == 0) & (level.offsets > 0))
         if empty.size:  # a tile that is missing on purpose has offset 0, too
             logger.warning(
-                "%s: %d tiles of level %d have no bytes, the first is number %d; they stay blank",
-                path, empty.size, number, empty[0],
+                "%s: %s without bytes in level %d, shown blank; the first is number %d",
+                path, counted(empty.size, "tile"), number, empty[0],
             )  # fmt: skip
         cut = past & (level.sizes != 0)
         if cut.any():

@@ -9,6 +9,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import SlideError, UnsupportedSlideError
 from wsi_seg.slides.channels import require_colours
 from wsi_seg.slides.colour import Colour, Model
@@ -55,7 +56,7 @@ def read_colour(page: Any, path: Path, *, planes: int) -> Colour:  # noqa: ANN40
     dtype, bits = page.dtype, page.bitspersample
     if dtype is None or dtype.kind not in "bu" or not isinstance(bits, int) or bits > 16:
         raise UnsupportedSlideError(
-            f"{path}: got samples of {dtype}, {bits} bits; expected unsigned integers of 1 to 16 "
+            f"{path}: got {bits}-bit samples of {dtype}; expected unsigned integers of 1 to 16 "
             "bits; convert it"
         )
     if planes > 1:
@@ -92,7 +93,7 @@ def _extra_samples(
     """Interpret extra samples: return the colour model, and the index of the alpha sample."""
     count, needed = int(page.samplesperpixel), 3 if model in {"rgb", "ycbcr"} else 1
     if count < needed:
-        raise SlideError(f"{path}: got {count} samples per pixel; expected {needed}")
+        raise SlideError(f"{path}: got {counted(count, 'sample')} per pixel; expected {needed}")
     if count == needed:
         return model, None
     extra = [int(kind) for kind in page.extrasamples]

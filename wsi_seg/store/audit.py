@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from wsi_seg.batch import require_none, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import OutputError, StoreError, WsiSegError
 from wsi_seg.progress import Progress
 from wsi_seg.store.arrays import LevelArray
@@ -48,9 +49,11 @@ class Audit:
 
     def lines(self) -> list[str]:
         """Return the result as lines of text."""
-        compared = f"{self.files} files, {self.nbytes / 1e6:.1f} MB compared with their digests"
+        compared = (
+            f"{counted(self.files, 'file')}, {self.nbytes / 1e6:.1f} MB compared with their digests"
+        )
         moved = [f"{name} is now {path}" for name, path in self.quarantined.items()]
-        return [f"{len(self.sound)} stores are sound: {compared}", *moved]
+        return [f"{counted(len(self.sound), 'undamaged store')}: {compared}", *moved]
 
     def to_json(self) -> dict[str, object]:
         """Return the numbers as JSON values."""
@@ -174,7 +177,5 @@ def _put_aside(collection: Path, name: str) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         (collection / name).rename(target)
     except OSError as error:
-        raise OutputError(
-            f"cannot move {collection / name} to {target}: {error.strerror or error}"
-        ) from error
+        raise OutputError.of(f"{collection / name} to {target}", error, step="move") from error
     return target

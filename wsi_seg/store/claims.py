@@ -76,7 +76,7 @@ class Claims:
         number, owner = self._last(part)
         return owner if owner is not None and self._lives(part, number, owner) else None
 
-    def is_left(self, part: str) -> bool:
+    def is_abandoned(self, part: str) -> bool:
         """Return whether the process that claimed a part has exited."""
         number, owner = self._last(part)
         return owner is not None and not self._lives(part, number, owner)

@@ -1,5 +1,6 @@
 """Owns collections of slides and of predictions."""
 
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -9,13 +10,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Self
 
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import StoreError, StoreIncompleteError, StoreNotFoundError
 from wsi_seg.files.object_path import REQUESTS, object_path, place
 from wsi_seg.files.shared import names_in
 from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import SHOWN, collection_html
 from wsi_seg.store.layout import slides_in, wsi_seg_attributes
-from wsi_seg.store.names import METADATA, OWN, PARTIAL
+from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.picture import small_picture
 from wsi_seg.store.slide_store import SlideStore, open_image
 
@@ -75,7 +77,7 @@ class Stores:
                 raise StoreIncompleteError(
                     f"{self.path}: slide {name} is unfinished; repeat the command that writes it"
                 )
-            known = ", ".join(self.names()) or "none"
+            known = list_names(self.names())
             raise StoreNotFoundError(f"{self.path}: got slide {name!r}; it has: {known}")
         return self._open(name)
 
@@ -87,9 +89,12 @@ class Stores:
         """Return whether a complete store of this name exists, without listing all stores."""
         if not isinstance(name, str) or not (self.chosen is None or name in self.chosen):
             return False
-        if object_path(self.path) is not None or name in ("", OWN) or Path(name).name != name:
-            return name in self.names()
-        return (self.path / name / METADATA).is_file()
+        if name[:1] in ("", ".") or Path(name).name != name:  # as `slides_in`
+            return False
+        file = self.path / name / METADATA
+        if object_path(file) is not None:
+            return file.is_file()
+        return os.path.isfile(file)  # noqa: PTH113 (False for a name that no file can have)
 
     def __iter__(self) -> Iterator[SlideStore]:
         bound = limits()
@@ -103,7 +108,7 @@ class Stores:
         return len(self.names())
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.path}: {len(self)} slides>"
+        return f"<{type(self).__name__} {self.path}: {counted(len(self), 'slide')}>"
 
     def _repr_html_(self) -> str:
         images = ((name, self[name].image) for name in self.names()[:SHOWN])

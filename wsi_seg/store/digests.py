@@ -58,7 +58,7 @@ def write_digests(
     """
     taken, inside, written = known or {}, files_in(group) if files is None else files, [DIGESTS]
     if lost := sorted(taken.keys() - set(inside)):
-        raise OutputError(f"{group / lost[0]} was written and is not there; repeat the command")
+        raise OutputError(f"{group / lost[0]} was written, but does not exist; repeat the command")
     folders = {tuple(name.split("/")[:2]) for name in inside if name.count("/") > 1}
     for label in sorted(name for first, name in folders if first == LABELS):
         prefix = f"{LABELS}/{label}/"
@@ -77,7 +77,7 @@ def write_digests(
             every = threads.map(lambda one: file_digest(group / one, taken.get(one)), names)
             found = dict(zip(names, every, strict=True))
     except OSError as error:
-        raise OutputError(f"cannot take digests of {group}: {error.strerror or error}") from error
+        raise OutputError.of(group, error, step="take digests of") from error
     if OWN_METADATA not in found:
         make_own_folder(group)
         found[OWN_METADATA] = _spelled(*checksum_and_end_of(EMPTY_ARRAY))

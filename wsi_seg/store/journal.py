@@ -102,7 +102,7 @@ class Journal:
         try:
             append_line(self._units, _lines(results).encode())
         except OSError as error:
-            raise OutputError(f"cannot write {self._units}: {error.strerror or error}") from error
+            raise OutputError.of(self._units, error) from error
         self._done = {**self._done, **results}
 
     def _require_same(self, first: Mapping[str, object], *, complete: bool) -> None:

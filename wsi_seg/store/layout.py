@@ -254,7 +254,10 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
         return
     for name, document in arrays.items():
         if not (path / name / METADATA).is_file():
-            (path / name).mkdir(parents=True, exist_ok=True)
+            try:
+                (path / name).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise OutputError.of(path, error) from error
             write_atomic(path / name / METADATA, document)
     _write_ours(path, {**attributes, **record}, ome=ome)
 

@@ -103,8 +103,8 @@ def sharing(
                 raise _busy(folder, other)
             if other.options != options:
                 raise BusyError(
-                    f"{folder} is in use by {other}, which was given other options or other "
-                    "slides; wait until that has ended, or give the same to all that share the work"
+                    f"{folder} is in use by {other}, which has other options or other "
+                    "slides; wait until it has ended, or give all shards the same ones"
                 )
         yield presence
 
@@ -116,7 +116,7 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
             presence = stack.enter_context(Presence(folder / RUN, note))
             _sweep(folder, presence)
         except OSError as error:
-            raise OutputError(f"cannot write {folder / RUN}: {error.strerror or error}") from error
+            raise OutputError.of(folder / RUN, error) from error
         yield presence
 
 
@@ -165,6 +165,6 @@ def _is_only_read(folder: Path) -> bool:
 
 def _busy(folder: Path, other: Note | None) -> BusyError:
     return BusyError(
-        f"{folder} is in use by {other or 'another command'}; wait until that has ended, or end "
+        f"{folder} is in use by {other or 'another command'}; wait until it has ended, or stop "
         "it, and repeat the command"
     )

@@ -162,6 +162,7 @@ class Presence:
         """Write the note to the object store, if that supports conditional writes."""
         if (remote := object_path(self._path)) is None:
             return
+        remote.unlink(missing_ok=True)  # without permission to delete, say so before any work
         for _ in range(_PUTS):  # an accepted write may be lost
             remote.create(self._text)
             if not remote.create(b"another one"):
@@ -169,8 +170,8 @@ class Presence:
             remote.unlink(missing_ok=True)
         raise OSError(
             errno.ENOTSUP,
-            "this object store does not keep two processes from writing the same object "
-            "(conditional writes, If-None-Match); write to a folder, then copy it there",
+            "this object store does not support conditional writes (If-None-Match), which keep "
+            "two processes from writing the same object; write to a folder, then copy it there",
         )
 
     def __exit__(self, *_: object) -> None:

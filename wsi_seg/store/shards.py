@@ -65,10 +65,7 @@ def write_shard(
         else:
             write_whole(path, data)
     except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}; make room or choose another --out, "
-            "then repeat the command to continue"
-        ) from error
+        raise OutputError.of(path, error) from error
     return None if is_empty else _joined(*checksum_and_end_of(data))
 
 

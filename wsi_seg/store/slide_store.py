@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.choices import Save
+from wsi_seg.counts import counted
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Pyramid
 from wsi_seg.limits import Limits, limits
@@ -108,7 +109,8 @@ class SlideStore:
         """Warning about tiles of a prediction that could not be read; None if all were read."""
         if not (unread := self.image.quarantined):
             return None
-        return f"{self.name}: {len(unread)} tiles could not be read; they count as background"
+        tiles = counted(len(unread), "tile")
+        return f"{self.name}: {tiles} could not be read; background is assumed there"
 
     def label_names(self) -> tuple[str, ...]:
         """Return the sorted names of the complete labels."""

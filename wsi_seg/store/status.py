@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Literal, Protocol
 
+from wsi_seg.counts import counted
 from wsi_seg.files.shared import names_in
 from wsi_seg.store.claims import claims_in
 from wsi_seg.store.names import RUN, TURNS
@@ -58,7 +59,7 @@ class SlideStatus:
         where = f" by {', '.join(self.owners)}" if self.owners else ""
         if self.since is not None:
             where += time.strftime(" since %Y-%m-%d %H:%M:%S", time.localtime(self.since))
-        strips = f", {self.strips_done} of {self.strips} strips" if self.strips else ""
+        strips = f", {self.strips_done} of {counted(self.strips, 'strip')}" if self.strips else ""
         return f"{self.slide}: {self.state}{where}{strips}"
 
 
@@ -91,7 +92,7 @@ class ProcessStatus:
 
     def __str__(self) -> str:
         doubt = "" if self.certain else f", counts as ended {LEASE:.0f} s after that"
-        return f"{self.note}: last sign {self.silence:.0f} s ago{doubt}"
+        return f"{self.note}: last heartbeat {self.silence:.0f} s ago{doubt}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,9 +135,9 @@ class CommandStatus:
     def lines(self) -> list[str]:
         """Return the status as lines of text."""
         counts = ", ".join(f"{self.count(state)} {state}" for state in _STATES)
-        lines = [f"{self.verb}: {len(self.slides)} slides: {counts}"]
+        lines = [f"{self.verb}: {counted(len(self.slides), 'slide')}: {counts}"]
         if not self.slides:
-            lines = [f"{self.verb}: at work; nothing is known of its slides"]
+            lines = [f"{self.verb}: running; it does not record its slides"]
         if self.work and not self.is_complete:
             left = "" if self.seconds_left is None else f", about {_spell(self.seconds_left)} left"
             lines.append(f"{self.work_done / self.work:.0%} of the work is done{left}")
@@ -211,7 +212,7 @@ def shared_commands(folder: Path) -> list[CommandStatus]:
     for name in sorted(names_in(folder / TURNS)):
         if (files := TurnFiles.of(folder / TURNS / name)) is not None:
             command = _command(folder, name.rpartition("-")[0], files)
-            if files.are_kept:  # another run of this verb may have removed them
+            if files.started:  # another run of this verb may have removed them
                 found.append(command)
     return found
 

@@ -47,13 +47,13 @@ class TurnFiles:
             return None
 
     @property
-    def are_kept(self) -> bool:
-        """Whether the list of slides exists."""
+    def started(self) -> bool:
+        """Whether the command was started, and its files were not removed since."""
         return (self.root / _SLIDES).is_file()
 
     def begin(self) -> None:
         """Write the list of slides, unless another process has done so."""
-        if not self.are_kept:
+        if not self.started:
             write_atomic(self.root / _SLIDES, json.dumps(self.slides))
 
     def outcomes(self) -> dict[str, Outcome]:

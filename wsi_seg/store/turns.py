@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wsi_seg.batch import Batch, run_each
+from wsi_seg.counts import counted
 from wsi_seg.errors import BusyError, OutputError, WsiSegError
+from wsi_seg.files.object_folder import for_each
 from wsi_seg.progress import Progress
 from wsi_seg.shard import Shard
 from wsi_seg.store.claims import Claims
@@ -58,7 +60,10 @@ class Turn:
     def require_mine(self) -> None:
         """Raise a `BusyError` if another process has taken over the slide."""
         if not self.is_mine():
-            raise BusyError(f"{self.name} was taken over by another process")
+            raise BusyError(
+                f"slide {self.name!r} was taken over by another process, because this one did not "
+                "respond for a minute and seemed to have ended; the other one completes it"
+            )
 
 
 class Turns:
@@ -118,20 +123,21 @@ class Turns:
             yield own
             if not left.intersection(self.left).intersection(own):
                 self._claims.give_back(self._share)
-        since, wait = time.monotonic(), _WAIT
+        since, waits = time.monotonic(), _waits()
         while others := [name for name in self.left if name not in self._tried]:
             tried = len(self._tried)
             if free := self._free(others, helps=helps):
                 yield free
             if len(self._tried) > tried:
-                since, wait = time.monotonic(), _WAIT
+                since, waits = time.monotonic(), _waits()
                 continue
             # A process killed on another machine is only noticed after its lease.
             if not helps or time.monotonic() - since >= LEASE * 1.5:
                 return
-            self._progress.note(f"waiting for other processes: {len(others)} slides are left")
-            time.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT)
+            self._progress.note(
+                f"waiting for other processes: {counted(len(others), 'slide')} left"
+            )
+            time.sleep(next(waits))
 
     @contextmanager
     def turn(self, name: str) -> Iterator["Turn | None"]:
@@ -233,13 +239,12 @@ class Turns:
 
     def _take_end(self) -> bool:
         """Claim the final step, waiting for its holder; return False if slides are left."""
-        wait = _WAIT
+        waits = _waits()
         while not self.left:
             if self._take(_END):
                 return True
-            self._progress.note("waiting for the process that writes what is of all slides")
-            time.sleep(wait)
-            wait = min(wait * 1.5, _LONGEST_WAIT)
+            self._progress.note("waiting for the process that writes the files of all slides")
+            time.sleep(next(waits))
         return False
 
     def _take(self, part: str) -> bool:
@@ -248,7 +253,7 @@ class Turns:
             return self._claims.take(part)
         except OSError as error:
             folder = self._files.claims
-            raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+            raise OutputError.of(folder, error) from error
 
     def _free(self, left: list[str], *, helps: bool) -> list[str]:
         """Return the unclaimed slides; without ``helps`` only those of processes that exited."""
@@ -270,13 +275,24 @@ class Turns:
         ]
 
 
+def _waits() -> Iterator[float]:
+    """Yield the seconds to wait between polls, which increase up to a maximum."""
+    wait = _WAIT
+    while True:
+        yield wait
+        wait = min(wait * 1.5, _LONGEST_WAIT)
+
+
 def areas(stores: Stores) -> dict[str, float]:
     """Return the level-0 pixels of each slide as its work; 0 if it cannot be opened."""
-    found = dict.fromkeys(stores.names(), 0.0)
-    for name in found:
+
+    def area(name: str) -> float:
         with suppress(WsiSegError):  # reported when the slide is processed
-            found[name] = stores[name].pyramid.extent.area
-    return found
+            return stores[name].pyramid.extent.area
+        return 0.0
+
+    names = stores.names()
+    return dict(zip(names, for_each(stores.path, area, names), strict=True))
 
 
 @contextmanager

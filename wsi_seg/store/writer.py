@@ -141,7 +141,7 @@ def sync_shard_names(array: LevelArray, row: int) -> None:
             folder = folder.parent
             sync(folder)
     except OSError as error:
-        raise OutputError(f"cannot write {folder}: {error.strerror or error}") from error
+        raise OutputError.of(folder, error) from error
 
 
 def commit(
@@ -183,7 +183,7 @@ def seal(partial: Path, known: Mapping[str, int] | None = None) -> None:
     try:
         sync_all({partial / folder for name in named for folder in name.parents})
     except OSError as error:
-        raise OutputError(f"cannot write {partial}: {error.strerror or error}") from error
+        raise OutputError.of(partial, error) from error
 
 
 def rename(
@@ -216,15 +216,17 @@ def rename(
             list_label(final.parent, final.name)  # before the rename: a kill leaves no orphan
         _rename(partial, final, replace=replace, without=(SHARED, *without))
     except OSError as error:
-        raise OutputError(
-            f"cannot rename {partial} to {final}: {error.strerror or error}"
-        ) from error
+        raise OutputError.of(f"{partial} to {final}", error, step="rename") from error
 
 
 def _rename(partial: Path, final: Path, *, replace: bool, without: Sequence[str]) -> None:
     """Rename a group; on disks, an existing group is removed after that."""
     if not (partial / METADATA).is_file():  # this process may have been suspended
-        raise OSError(errno.ENOENT, "another process has done so, which took this one for ended")
+        raise OSError(
+            errno.ENOENT,
+            "another process took over and did so, because this one did not respond for a minute "
+            "and seemed to have ended; repeat the command",
+        )
     old = final
     if replace and final.exists():
         if object_path(final) is None:
@@ -276,7 +278,7 @@ def delete(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise OutputError(f"cannot remove {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error, step="remove") from error
 
 
 def _aside(path: Path, mark: str) -> Path:

@@ -230,7 +230,7 @@ def write_tissue_slide(
             truth.write_text(json.dumps(_truth(scene, seed)), encoding="utf-8")
             temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"cannot write slide {path}: {error.strerror or error}") from error
+        raise OutputError.of(path, error, step="write slide") from error
     return truth
 
 

@@ -1,9 +1,12 @@
 """Owns which slides the viewer shows: only names listed by the collections, never paths."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
+from wsi_seg.counts import list_names
 from wsi_seg.errors import StoreError, StoreNotFoundError
+from wsi_seg.files.object_path import object_path
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore, Stores
 from wsi_seg.viewer.layers import Layer, slide_layers
 
@@ -83,7 +86,7 @@ class Catalog:
         StoreError
             If the slide is damaged.
         """
-        if name not in self.names():
+        if not self._has(self.slides, name):
             raise StoreNotFoundError(f"got slide {name[:80]!r}; expected one of the list")
         return self.slides[name]
 
@@ -98,7 +101,7 @@ class Catalog:
             If the slide, or its prediction, is damaged.
         """
         slide, found = self.slide(name), None
-        if self.predictions is not None and name in self._listed(self.predictions):
+        if self.predictions is not None and self._has(self.predictions, name):
             found = self.predictions[name]
         true = slide.planes(self.truth) if self.truth in slide.label_names() else None
         layers = slide_layers(slide, found, self.truth)
@@ -122,14 +125,28 @@ class Catalog:
         predicted = self._listed(self.predictions)
         if not set(predicted) & set(names):
             raise StoreError(
-                f"{self.predictions.path} has predictions of {', '.join(predicted) or 'nothing'}, "
-                f"{self.slides.path} has slides {', '.join(names)}; expected the same names"
+                f"{self.predictions.path} has predictions of {list_names(predicted)}, "
+                f"{self.slides.path} has slides {list_names(names)}; expected the same names"
             )
 
+    def _has(self, collection: Stores, name: str) -> bool:
+        """Return whether a collection has a store, without listing those of a folder."""
+        with _reading(collection):
+            if name in collection:
+                return True
+            if object_path(collection.path) is None:
+                collection.path.stat()  # fails if it was removed
+            return False
+
     def _listed(self, collection: Stores) -> tuple[str, ...]:
-        try:
+        with _reading(collection):
             return collection.names()
-        except OSError as error:
-            raise StoreNotFoundError(
-                f"{collection.path} is gone; start the viewer again"
-            ) from error
+
+
+@contextmanager
+def _reading(collection: Stores) -> Iterator[None]:
+    """Convert the error of a collection that was removed."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreNotFoundError(f"{collection.path} is gone; start the viewer again") from error

@@ -9,6 +9,7 @@ import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 
+from wsi_seg.counts import counted
 from wsi_seg.errors import RegionError, StoreNotFoundError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.store import Multiscale, shared_cache
@@ -53,8 +54,8 @@ def tile_region(array: LevelArray, level: int, row: int, column: int) -> Region:
     if not (0 <= y < array.extent.height and 0 <= x < array.extent.width):
         raise RegionError(
             f"got tile row={row} column={column}; level {level} of {array.extent} has "
-            f"{-(-array.extent.height // size.height)} rows and "
-            f"{-(-array.extent.width // size.width)} columns of tiles"
+            f"{counted(-(-array.extent.height // size.height), 'row')} and "
+            f"{counted(-(-array.extent.width // size.width), 'column')} of tiles"
         )
     tile = Region(level=level, y=y, x=x, height=size.height, width=size.width)
     return tile.clip(array.extent)
