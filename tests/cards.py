@@ -7,8 +7,8 @@ from wsi_seg.classes import ClassTable
 from wsi_seg.models.card import ModelCard
 
 _CARD = ModelCard(
-    architecture="Unet",
-    encoder="resnet18",
+    architecture="UnetLean",
+    encoder="tu-mobilenetv3_small_050",
     in_channels=3,
     classes=ClassTable.named(["a"]),
     mpp=0.5,
@@ -19,6 +19,6 @@ _CARD = ModelCard(
 
 
 def make_card(*classes: str, **changes: Any) -> ModelCard:
-    """Card of a U-Net of 64 px at 0.5 um per pixel; one class ``a`` if none are named."""
+    """Card of a small U-Net of 64 px at 0.5 um per pixel; one class ``a`` if none are named."""
     named: dict[str, Any] = {"classes": ClassTable.named(list(classes))} if classes else {}
     return replace(_CARD, **(named | changes))

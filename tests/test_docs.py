@@ -6,6 +6,7 @@ import itertools
 import re
 import runpy
 import shlex
+import shutil
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,7 @@ SMALL = {
     "patch_px": 64,
     "model": {"encoder": "tu-mobilenetv3_small_050", "weights": None},
     "train": {"epochs": 1, "batch_size": 2, "workers": 0, "precision": "fp32"},
+    "optimizer": {"lr": 0.03},  # two large steps: thousands of objects fewer to report on
 }
 
 FENCE = re.compile(
@@ -88,15 +90,28 @@ LINES = [
 PYTHON = [(page, b.text) for page in RUN for b in blocks(page) if b.kind == "python"]
 
 
+@pytest.fixture(scope="module")
+def painted(tmp_path_factory):
+    """Slides with glands and their polygons; each page gets a copy."""
+    folder = tmp_path_factory.mktemp("painted")
+    (folder / "slides").mkdir()
+    (folder / "polygons").mkdir()
+    for number, seed in ((1, 1), (2, 4)):  # both have glands
+        path = folder / f"slides/slide-{number}.tif"
+        truth = write_tissue_slide(path, height=1000, width=1300, seed=seed)
+        truth.rename(folder / "polygons" / truth.name)
+    return folder
+
+
 @pytest.fixture
-def inputs(tmp_path, monkeypatch):
+def inputs(tmp_path, monkeypatch, painted):
     """Slides with polygons, and X-rays with runs, in the folder that blocks run in."""
 
     def make(page):
         if page.endswith("x-rays.md"):
             write_xrays(tmp_path)
         else:
-            write_slides(tmp_path, "glomerulus" if "kidney" in page else "gland")
+            copy_slides(painted, tmp_path, "glomerulus" if "kidney" in page else "gland")
         if page.endswith(("own-network.md", "gpu-cluster.md", "array-jobs.md")):
             run_line(["tile", "slides/", "--out", "store.zarr"])
         return tmp_path
@@ -106,15 +121,10 @@ def inputs(tmp_path, monkeypatch):
     return make
 
 
-def write_slides(folder, name):
-    (folder / "slides").mkdir()
-    (folder / "polygons").mkdir()
-    for number, seed in ((1, 1), (2, 4)):  # both have glands
-        path = folder / f"slides/slide-{number}.tif"
-        truth = write_tissue_slide(path, height=1000, width=1300, seed=seed)
-        text = truth.read_text().replace('"gland"', f'"{name}"')
-        (folder / "polygons" / truth.name).write_text(text)
-        truth.unlink()
+def copy_slides(painted, folder, name):
+    shutil.copytree(painted, folder, dirs_exist_ok=True)
+    for path in (folder / "polygons").iterdir():
+        path.write_text(path.read_text().replace('"gland"', f'"{name}"'))
 
 
 def write_xrays(folder):

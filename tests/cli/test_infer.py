@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from tests.cards import make_card
 from wsi_seg.cli.app import app
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.testing.stores import make_store
 
 
@@ -25,7 +25,7 @@ def files(tmp_path):
         torch.manual_seed(seed)
         card = make_card()
         paths.append(tmp_path / f"{seed}.safetensors")
-        save_checkpoint(paths[-1], build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card)
+        save_checkpoint(paths[-1], build_network(card.spec), card)
     return paths
 
 

@@ -11,7 +11,7 @@ from tests.cards import make_card
 from tests.commands import run
 from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.geometry import Extent
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.store import open_collection, open_predictions
 
 
@@ -28,7 +28,7 @@ def checkpoint(tmp_path_factory):
     card = make_card("gland")
     path = tmp_path_factory.mktemp("model") / "run" / "best.safetensors"
     path.parent.mkdir()
-    save_checkpoint(path, build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card)
+    save_checkpoint(path, build_network(card.spec), card)
     return path
 
 

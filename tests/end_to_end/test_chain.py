@@ -15,7 +15,7 @@ data: {stores: [store.zarr], label: annotations, validation: [second]}
 mpp: 2.0
 patch_px: 64
 sampling: {mix: {objects: 0.5, tissue: 0.5}, patches_per_epoch: 16}
-model: {architecture: Unet, encoder: resnet18, weights: null}
+model: {encoder: tu-mobilenetv3_small_050, weights: null}
 train: {epochs: 1, batch_size: 4, workers: 0, precision: fp32}
 """
 

@@ -3,8 +3,6 @@
 import json
 import random
 import shutil
-import subprocess
-import sys
 import threading
 
 import pytest
@@ -12,6 +10,7 @@ import shapely
 
 from tests.commands import run as command
 from tests.commands import run_json
+from tests.forks import begin_verb
 from tests.inference.test_shards import run
 from tests.makers.coordinates import write_coordinate_tiff
 from tests.object_store import fetched, in_bucket, object_store, sent
@@ -92,9 +91,9 @@ def test_kills_and_faults_give_the_bytes_of_a_folder(faults, local, scheme, gate
     assert not [path for path in out.sizes() if "partial" in str(path)]
 
 
-def _begun(words):
-    """A command in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "wsi_seg", *map(str, words)])
+def _code(process):
+    process.join(200)
+    return process.exitcode
 
 
 def _one_is_killed(words, gate, part):
@@ -106,13 +105,13 @@ def _one_is_killed(words, gate, part):
             written.set()
 
     gate.rule = rule
-    first = _begun([*words, "--shard", "1/2"])
+    first = begin_verb(*words, "--shard", "1/2")
     assert written.wait(200)
-    second = _begun([*words, "--shard", "2/2"])
+    second = begin_verb(*words, "--shard", "2/2")
     first.kill()
-    assert [first.wait(200), second.wait(200)][1] == 0
+    assert [_code(first), _code(second)][1] == 0
     gate.rule = lambda _method, _path: None
-    assert _begun([*words, "--shard", "1/2"]).wait(200) == 0
+    assert _code(begin_verb(*words, "--shard", "1/2")) == 0
 
 
 def _without_turns(found):

@@ -63,7 +63,7 @@ def recipe(folder, **data):
         "mpp": 0.5,
         "patch_px": 32,
         "sampling": {"patches_per_epoch": 4, "mix": {"objects": 1, "tissue": 0, "background": 0}},
-        "model": {"architecture": "Unet", "encoder": "tu-mobilenetv3_small_050", "weights": None},
+        "model": {"encoder": "tu-mobilenetv3_small_050", "weights": None},
         "train": {"epochs": 1, "batch_size": 2, "workers": 0, "precision": "fp32"},
     }
     path.write_text(yaml.safe_dump(values, allow_unicode=True))

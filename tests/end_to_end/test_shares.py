@@ -1,7 +1,6 @@
 """Processes that share a verb leave the bytes of one, also if one is killed and repeated."""
 
 import json
-import multiprocessing
 import shutil
 import sys
 import time
@@ -12,6 +11,7 @@ import shapely
 
 from tests.commands import run as run_here
 from tests.commands import run_json
+from tests.forks import begin_verb
 from tests.makers.coordinates import write_coordinate_tiff
 from wsi_seg.classes import ClassTable
 from wsi_seg.cli.app import main
@@ -22,27 +22,9 @@ from wsi_seg.testing.stores import digests, write_image
 SIZES = {"a": (400, 300), "b": (700, 500), "c": (90, 120), "d": (300, 300), "e": (250, 640)}
 CLASSES = ClassTable.named(["gland"])
 
-# Its children have everything imported already.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["wsi_seg.cli.app", "wsi_seg.ingest.run", "wsi_seg.masks.annotate", "wsi_seg.exporting.run",
-     "wsi_seg.evaluation.share"]
-)  # fmt: skip
-
-
-def run(words):
-    sys.argv = ["wsi-seg", *map(str, words)]
-    main()
-
-
-def start(words):
-    child = SERVER.Process(target=run, args=(words,))
-    child.start()
-    return child
-
 
 def one(words):
-    child = start(words)
+    child = begin_verb(*words)
     child.join()
     return child.exitcode
 
@@ -50,13 +32,13 @@ def one(words):
 def share(words, folder, *, killed=False):
     """Run three shards at once; kill one when something is done, and repeat it."""
     shards = [[*words, "--shard", f"{number}/3"] for number in (1, 2, 3)]
-    children = [start(shard) for shard in shards]
+    children = [begin_verb(*shard) for shard in shards]
     if killed:
         while children[0].exitcode is None and not list(folder.rglob("turns/*/*.result")):
             time.sleep(0.002)
         children[0].kill()
         children[0].join()
-        children[0] = start(shards[0])
+        children[0] = begin_verb(*shards[0])
     for child in children:
         child.join()
     return [child.exitcode for child in children]

@@ -3,7 +3,6 @@
 As on machines that cannot ask each other's kernel: signs alone tell who lives, here very soon.
 """
 
-import multiprocessing
 import os
 import shutil
 import signal
@@ -15,17 +14,12 @@ import numpy as np
 import pytest
 
 from tests.end_to_end.test_shares import content, work  # noqa: F401 (a fixture)
+from tests.forks import begin
 from tests.inference.test_shards import run as predict
 from wsi_seg.cli.app import main
 from wsi_seg.errors import WsiSegError
 from wsi_seg.shard import Shard
 from wsi_seg.store import open_collection, presence
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(
-    ["wsi_seg.cli.app", "wsi_seg.ingest.run", "wsi_seg.masks.annotate", "wsi_seg.exporting.run",
-     "wsi_seg.evaluation.share", "tests.inference.test_shards"]
-)  # fmt: skip
 
 
 def run(words, said, moment):
@@ -55,9 +49,7 @@ def run(words, said, moment):
 
 
 def start(words, said, moment=0):
-    child = SERVER.Process(target=run, args=(words, said, moment))
-    child.start()
-    return child
+    return begin(run, words, said, moment)
 
 
 def is_stopped(pid):

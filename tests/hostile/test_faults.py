@@ -17,7 +17,7 @@ from wsi_seg.geometry import Extent
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
 from wsi_seg.ingest.run import tile_slides
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, shards, shared_cache
 from wsi_seg.testing.stores import digests
@@ -43,10 +43,8 @@ def folder(tmp_path_factory):
         (folder / name).mkdir()
     paint_prediction(folder / "good")
     torch.manual_seed(0)
-    card = make_card(encoder=ENCODER, classes=CLASSES, mpp=2.0)
-    save_checkpoint(
-        folder / "m.safetensors", build_network(NetworkSpec("Unet", ENCODER, 3, 1)), card
-    )
+    card = make_card(classes=CLASSES, mpp=2.0)
+    save_checkpoint(folder / "m.safetensors", build_network(card.spec), card)
     (folder / "good" / "recipe.yaml").write_text(RECIPE)
     # export holds the prediction that it reads, and may keep a decision in it
     shutil.copytree(folder / "good" / "pred.zarr", folder / "out" / "pred.zarr")

@@ -8,7 +8,7 @@ import torch
 from tests.cards import make_card
 from tests.hostile.made_stores import write_hostile_stores
 from tests.makers.painted import NAME, paint_prediction
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.testing.tissue import CLASSES
 
 # Damage of the slide's own pixels or sizes, which a prediction at the finest level must meet.
@@ -48,10 +48,9 @@ def corpus(folder):
 @pytest.fixture(scope="module")
 def checkpoint(folder):
     torch.manual_seed(0)
-    card = make_card(encoder="tu-mobilenetv3_small_050", classes=CLASSES, tile_px=256)
+    card = make_card(classes=CLASSES, tile_px=256)
     path = folder / "model.safetensors"
-    spec = NetworkSpec("Unet", "tu-mobilenetv3_small_050", 3, len(CLASSES))
-    save_checkpoint(path, build_network(spec), card)
+    save_checkpoint(path, build_network(card.spec), card)
     return path
 
 

@@ -186,13 +186,11 @@ def test_what_does_not_fit_is_refused(stores, tmp_path):
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_any_number_of_workers_gives_the_same(tmp_path, workers):
     from wsi_seg.inference.run import infer
-    from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+    from wsi_seg.models import build_network, save_checkpoint
 
     write_store(tmp_path / "s.zarr", "one", with_a_square(1100, 230))
     torch.manual_seed(0)
-    save_checkpoint(
-        tmp_path / "m.safetensors", build_network(NetworkSpec("Unet", "resnet18", 3, 1)), CARD
-    )
+    save_checkpoint(tmp_path / "m.safetensors", build_network(CARD.spec), CARD)
     collection = open_collection(tmp_path / "s.zarr")
     options = InferOptions(overlap="adaptive", precision="fp32", batch=4, strip_px=512)
     for out, cluster in (("a", None), ("b", f"local:{workers}")):

@@ -1,5 +1,6 @@
 """Networks that we know nothing of: modules and files give what their own forward pass gives."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,8 @@ import torchvision
 import yaml
 from monai.networks.nets.unet import UNet
 from torch import nn
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.models.segmentation.deeplabv3 import DeepLabHead, DeepLabV3
 
 from tests.cards import make_card
 from tests.commands import run, run_json
@@ -41,9 +44,9 @@ class Out(nn.Module):
 
 
 def grandqc():
-    """U-Net++ with an EfficientNet-like encoder, as GrandQC finds artefacts with, but small."""
-    return smp.UnetPlusPlus("tu-mobilenetv3_small_050", encoder_weights=None, classes=2,
-                            decoder_channels=(32, 24, 16, 8, 8))  # fmt: skip
+    """U-Net++ with an EfficientNet encoder, as GrandQC finds artefacts with, but small."""
+    return smp.UnetPlusPlus("tu-test_efficientnet", encoder_depth=3, encoder_weights=None,
+                            decoder_channels=(16, 8, 8), classes=2)  # fmt: skip
 
 
 def monai():
@@ -51,10 +54,9 @@ def monai():
 
 
 def deeplab():
-    network = torchvision.models.segmentation.deeplabv3_mobilenet_v3_large(
-        weights=None, weights_backbone=None, num_classes=2
-    )
-    return Out(network)
+    """torchvision's DeepLab on the first layers of a MobileNet."""
+    layers = torchvision.models.mobilenet_v3_small().features[:4]
+    return Out(DeepLabV3(IntermediateLayerGetter(layers, {"3": "out"}), DeepLabHead(24, 2)))
 
 
 NETWORKS = {"grandqc": (grandqc, THIRTY_TWOS), "monai": (monai, None), "deeplab": (deeplab, ANY),
@@ -186,15 +188,22 @@ def pixels_of(path):
     return open_predictions(path)["slide"].image[:, :]
 
 
-@pytest.fixture
-def files(tmp_path):
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
     """Any batch and size, a batch of 2 of 64 px, and a trace; a card next to all of them."""
-    save_onnx(tmp_path / "a.onnx", small())
-    save_pt2(tmp_path / "b.pt2", small(), shapes=None)
-    save_script(tmp_path / "c.pt", small())
+    folder = tmp_path_factory.mktemp("exported")
+    save_onnx(folder / "a.onnx", small())
+    save_pt2(folder / "b.pt2", small(), shapes=None)
+    save_script(folder / "c.pt", small())
     for name in "abc":
-        (tmp_path / f"{name}.yaml").write_text(card_text())
-    return tmp_path
+        (folder / f"{name}.yaml").write_text(card_text())
+    return folder
+
+
+@pytest.fixture
+def files(exported, tmp_path):
+    """A copy that a test may change."""
+    return shutil.copytree(exported, tmp_path, dirs_exist_ok=True)
 
 
 def test_infer_takes_files_by_name(store, files):
@@ -218,7 +227,7 @@ def test_workers_give_the_same_bytes(store, files):
     slides = open_collection(store.path.parent)
     model = read_model([files / "a.onnx", files / "b.pt2"])
     infer(slides, model, files / "one.zarr", OPTIONS)
-    infer(slides, model, files / "two.zarr", OPTIONS, cluster="local:2")
+    infer(slides, model, files / "two.zarr", OPTIONS, cluster="local:1")
     assert np.array_equal(pixels_of(files / "one.zarr"), pixels_of(files / "two.zarr"))
 
 

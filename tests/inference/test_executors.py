@@ -112,7 +112,7 @@ def exclusive_checkpoint(path, seed):
     """Network of random weights with a softmax over background and three classes."""
     torch.manual_seed(seed)
     classes = ClassTable.named(["a", "b", "c"], mode="exclusive")
-    card = make_card(classes=classes, encoder="mobilenet_v2")
+    card = make_card(classes=classes)
     network = build_network(card.spec)
     for module in network.get_submodule("segmentation_head").modules():
         if isinstance(module, torch.nn.Conv2d):  # so that each class wins somewhere

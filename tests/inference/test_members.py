@@ -18,7 +18,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.annotate import annotate
 from wsi_seg.masks.objects import read_objects
 from wsi_seg.masks.reading import Reading
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions
 from wsi_seg.store.collection import Predictions
@@ -36,8 +36,8 @@ def made(tmp_path_factory):
     """Slides with annotations, a prediction of them, and the model."""
     folder = tmp_path_factory.mktemp("members")
     torch.manual_seed(0)
-    network = build_network(NetworkSpec("Unet", "resnet18", 3, 2))
-    save_checkpoint(folder / "m.safetensors", network, make_card("gland", "vessel"))
+    card = make_card("gland", "vessel")
+    save_checkpoint(folder / "m.safetensors", build_network(card.spec), card)
     for name in ("a", "b"):
         write_coordinate_tiff(folder / f"{name}.tif", extents=[EXTENT], mpp=0.5)
     tile_slides([folder / "a.tif", folder / "b.tif"], folder / "s.zarr", progress=Silent())

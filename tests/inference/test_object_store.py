@@ -5,8 +5,7 @@ import json
 import math
 import random
 import shutil
-import subprocess
-import sys
+import signal
 import tempfile
 import threading
 import time
@@ -23,7 +22,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from tests.cards import make_card
-from tests.inference.test_shards import MODEL, Killed, load, run
+from tests.forks import begin
+from tests.inference.test_shards import MODEL, Killed, load, run, run_share
 from tests.object_store import BUCKET, FAULTS, fetched, in_bucket, object_store, sent
 from wsi_seg.errors import OutputError
 from wsi_seg.files import object_store as clients
@@ -399,16 +399,6 @@ def test_a_run_that_ends_does_not_wait_for_the_rest_of_the_next_slide(gate, tmp_
     assert list((tmp_path / "st").iterdir()) == []
 
 
-_PROCESS = """
-import sys
-from pathlib import Path
-from tests.inference.test_shards import run
-from wsi_seg.shard import Shard
-from wsi_seg.store import open_collection
-run(list(open_collection(Path(sys.argv[1]))), sys.argv[2], Shard(int(sys.argv[3]), 2))
-"""
-
-
 def test_of_two_processes_one_is_killed(stores, calm, gate, tmp_path, monkeypatch):
     """The other one, or the next, takes over at once: the kernel says that it has ended."""
     written = threading.Event()
@@ -418,12 +408,12 @@ def test_of_two_processes_one_is_killed(stores, calm, gate, tmp_path, monkeypatc
             written.set()
 
     gate.rule = rule
-    words = [sys.executable, "-c", _PROCESS, str(stores[0].path.parent), str(OUT)]
-    processes = [subprocess.Popen([*words, number]) for number in "12"]
+    processes = [begin(run_share, stores[0].path.parent, OUT, number) for number in (1, 2)]
     assert written.wait(200)
     processes[0].kill()
     for process in processes:
-        process.wait(200)
+        process.join(200)
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL, 0]
     monkeypatch.setattr(presence, "LEASE", math.inf)  # signs alone would never tell
     run(stores, OUT)
     assert fetched(OUT, tmp_path) == calm

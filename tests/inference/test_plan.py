@@ -24,7 +24,7 @@ from wsi_seg.predict.ensemble import Member, Model
 from wsi_seg.store import open_collection
 from wsi_seg.testing.stores import make_store
 
-CARD = make_card()
+CARD = make_card(architecture="Unet", encoder="resnet18")  # large enough to show in plans
 MODEL = Model((Member(CARD, "x"),))
 
 

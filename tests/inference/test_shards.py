@@ -79,6 +79,11 @@ def run(
         return None
 
 
+def run_share(slides, out, number):
+    """Predict one of two shares, as a process of its own may."""
+    run(list(open_collection(slides)), out, Shard(number, 2))
+
+
 @settings(max_examples=10)
 @given(
     heights=st.lists(st.integers(40, 2900), min_size=1, max_size=3),

@@ -12,7 +12,7 @@ import torch
 from tests.cards import make_card
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.progress import Silent
 from wsi_seg.store import delete, open_collection
 from wsi_seg.testing.stores import make_store
@@ -28,9 +28,8 @@ SLACK_BYTES = 16 << 20
 def test_nothing_grows(tmp_path):
     make_store(tmp_path / "store.zarr", "one", 200, 150)
     make_store(tmp_path / "store.zarr", "two", 64, 90)
-    card = make_card("gland", encoder="tu-mobilenetv3_small_050")
-    spec = NetworkSpec("Unet", "tu-mobilenetv3_small_050", 3, 1)
-    save_checkpoint(tmp_path / "m.safetensors", build_network(spec), card)
+    card = make_card("gland")
+    save_checkpoint(tmp_path / "m.safetensors", build_network(card.spec), card)
     options = InferOptions(precision="fp32", batch=4, device="cpu")
     torch.set_num_threads(1)
     seen = []

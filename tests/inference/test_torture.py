@@ -1,6 +1,5 @@
 """Kills at any moment, of the process and of workers, do not change the bytes of the result."""
 
-import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,12 +13,13 @@ import pytest
 import torch
 
 from tests.cards import make_card
+from tests.forks import SERVER
 from wsi_seg.errors import StoreNotFoundError
 from wsi_seg.inference.distribute import DaskExecutor, connected
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer, infer_with
 from wsi_seg.inference.status import read_status
-from wsi_seg.models import NetworkSpec, build_network, save_checkpoint
+from wsi_seg.models import build_network, save_checkpoint
 from wsi_seg.predict.ensemble import read_model
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
@@ -50,9 +50,7 @@ def work(tmp_path_factory):
     make_store(folder / "store.zarr", "two", 64, 90)
     torch.manual_seed(0)
     card = make_card("gland")
-    save_checkpoint(
-        folder / "m.safetensors", build_network(NetworkSpec("Unet", "resnet18", 3, 1)), card
-    )
+    save_checkpoint(folder / "m.safetensors", build_network(card.spec), card)
     return folder
 
 
@@ -126,11 +124,6 @@ def predict(work, out, shard, cluster, said):
         collection, work / "m.safetensors", out, options, cluster=cluster, progress=Silent()
     )
     report.require_whole()
-
-
-# Its children have everything imported already, which takes longer than to predict.
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__, "segmentation_models_pytorch"])
 
 
 def make_many(work):

@@ -23,7 +23,7 @@ data: {stores: [store.zarr], validation: [c]}
 mpp: 1.0
 patch_px: 32
 sampling: {patches_per_epoch: 64, mix: {objects: 0.7, tissue: 0.3}}
-model: {architecture: Unet, encoder: tu-mobilenetv3_small_050, weights: null}
+model: {encoder: tu-test_efficientnet, weights: null}
 optimizer: {lr: 1e-2}
 train: {epochs: 5, batch_size: 8, precision: fp32, workers: 0}
 """

@@ -52,7 +52,7 @@ data: {stores: [store.zarr], validation: [c]}
 mpp: 1.0
 patch_px: 32
 sampling: {patches_per_epoch: 16, mix: {objects: 0.6, tissue: 0.4}}
-model: {architecture: Unet, encoder: tu-mobilenetv3_small_050, weights: null}
+model: {encoder: tu-test_efficientnet, weights: null}
 train: {epochs: 1, batch_size: 8, precision: fp32, workers: 0}
 """
     )

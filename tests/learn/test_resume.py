@@ -1,15 +1,16 @@
 """A run that is killed in the middle of an epoch and resumed equals an uninterrupted one."""
 
 import csv
-import subprocess
-import sys
+import os
+import signal
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from wsi_seg.config import save_recipe
+from tests.forks import begin
+from wsi_seg.config import load_recipe, save_recipe
 from wsi_seg.data.dataset import EpochItems
 from wsi_seg.errors import CheckpointError
 from wsi_seg.learn import callback
@@ -117,28 +118,18 @@ def test_slowly_saved_states_are_not_saved_after_each_epoch(recipe_for, tmp_path
     assert saved == [0, 3]  # the time of saving is known after the first
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import torch
-from wsi_seg.config import load_recipe
-from wsi_seg.learn.train import train
-from wsi_seg.progress import Silent
-
-class Kill(Silent):
-    left = 56  # the third step of the second epoch
-
-    def start(self, title, total, unit):
-        self.counts = unit == "patches"
+class Kill(StopAfter):
+    """Kills the process after a number of patches."""
 
     def advance(self, amount):
         self.left -= amount * self.counts
         if self.left <= 0:
             os.kill(os.getpid(), signal.SIGKILL)
 
-torch.set_num_threads(1)
-train(load_recipe(Path(sys.argv[1])), Path(sys.argv[2]), progress=Kill())
-"""
+
+def train_until_killed(recipe, out):
+    torch.set_num_threads(1)
+    train(load_recipe(recipe), out, progress=Kill(56))  # the third step of the second epoch
 
 
 @pytest.mark.slow
@@ -146,13 +137,9 @@ def test_killed_in_the_middle_of_an_epoch(recipe_for, tmp_path):
     recipe = recipe_for(*EAGER, "model.dropout=0.5")
     train(recipe, tmp_path / "whole", progress=Silent())
     save_recipe(recipe, tmp_path / "recipe.yaml")
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED, tmp_path / "recipe.yaml", tmp_path / "cut"],
-        check=False,
-        timeout=120,
-        capture_output=True,
-    )
-    assert done.returncode == -9, done.stderr.decode()[-500:]
+    process = begin(train_until_killed, tmp_path / "recipe.yaml", tmp_path / "cut")
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
     assert position_of(tmp_path / "cut") == Position(1, 2)
     # This time patches are loaded by a worker, which changes nothing.
     train(

@@ -187,8 +187,9 @@ def test_patches_with_an_odd_side_can_be_used(recipe_for, tmp_path):
 
 def test_an_encoder_with_a_fixed_size_is_trained_and_used_at_its_size(recipe_for, slides, tmp_path):
     recipe = recipe_for(
-        "model.encoder=tu-swin_tiny_patch4_window7_224", "patch_px=224", "train.epochs=1",
-        "sampling.patches_per_epoch=2", "train.batch_size=2", "model.deep_supervision=0.1",
+        "model.encoder=tu-swin_tiny_patch4_window7_224", "model.encoder_args={embed_dim: 24}",
+        "patch_px=224", "train.epochs=1", "sampling.patches_per_epoch=2", "train.batch_size=2",
+        "model.deep_supervision=0.1",
     )  # fmt: skip
     report = train(recipe, tmp_path / "run")
     model = read_model([report.checkpoint])

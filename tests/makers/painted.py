@@ -1,6 +1,10 @@
 """Owns a small painted slide with its truth and a prediction that is wrong in one known place."""
 
+import atexit
+import shutil
+import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -56,24 +60,38 @@ class PaintedPrediction:
 
 
 def paint_prediction(folder: Path) -> PaintedPrediction:
-    """Paint a slide of 2,700 x 2,100 px, its label ``annotations`` and its prediction."""
+    """Put there a slide of 2,700 x 2,100 px, its label ``annotations`` and its prediction."""
+    shutil.copytree(_painted(), folder, dirs_exist_ok=True)
+    return PaintedPrediction(
+        store=folder / "store.zarr",
+        prediction=folder / "pred.zarr",
+        probability=_probability(folder / "store.zarr"),
+        mistake=(0, 0, 15 * _DOWNSAMPLE, 12 * _DOWNSAMPLE),
+    )
+
+
+@cache
+def _painted() -> Path:
+    """Paint them once for all tests of a process, since that takes seconds; tests get copies."""
+    folder = Path(tempfile.mkdtemp())
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     slide = folder / f"{NAME}.tif"
     write_tissue_slide(slide, height=_EXTENT.height, width=_EXTENT.width, seed=3, mpp=MPP)
     tile_slides([slide], folder / "store.zarr", progress=Silent())
     (store,) = open_collection(folder / "store.zarr")
     write_labels(store, read_annotations(slide.with_suffix(".geojson")), CLASSES, "annotations")
+    write_prediction(folder / "pred.zarr", _probability(folder / "store.zarr"))
+    return folder
+
+
+def _probability(collection: Path) -> NDArray[np.uint8]:
+    (store,) = open_collection(collection)
     size = _EXTENT.scaled(_DOWNSAMPLE)
     label = store.label("annotations")
     truth = read_label(label, size, 0, 0, height=size.height, width=size.width)
     probability = np.where(truth > 0, TRUE, FALSE).astype(np.uint8)
     probability[:12, :15] = MISTAKE
-    write_prediction(folder / "pred.zarr", probability)
-    return PaintedPrediction(
-        store=folder / "store.zarr",
-        prediction=folder / "pred.zarr",
-        probability=probability,
-        mistake=(0, 0, 15 * _DOWNSAMPLE, 12 * _DOWNSAMPLE),
-    )
+    return probability
 
 
 def write_prediction(path: Path, probability: NDArray[np.uint8], *, saved: Save = "both") -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.cards import make_card
+from tests.commands import run_json
 from tests.hub_server import served
 from wsi_seg.errors import CheckpointError, ConfigError
 from wsi_seg.models import build_network, save_checkpoint
@@ -31,25 +32,43 @@ def model(tmp_path_factory):
     return folder / "best.safetensors"
 
 
-def verb(home, endpoint, *words, token="secret"):
+# Runs commands, each with its token, and prints what they say as JSON.
+COMMANDS = """
+import json, os, sys
+from tests.commands import run
+found = []
+for token, words in json.loads(sys.argv[1]):
+    os.environ["HF_TOKEN"] = token
+    done = run(*words)
+    found.append((done.exit_code, done.stdout, " ".join(done.stderr.split())))
+print(json.dumps(found))
+"""
+
+
+def verbs(home, endpoint, *commands):
+    """Run commands in a process of their own: the hub's library reads its settings once."""
     environment = {
-        **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_TOKEN": token,
+        **os.environ, "HF_ENDPOINT": endpoint, "HF_HOME": str(home),
         "HF_HUB_DISABLE_TELEMETRY": "1", "NO_PROXY": "127.0.0.1",
     }  # fmt: skip
-    command = [sys.executable, "-m", "wsi_seg", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    asked = json.dumps([(token, list(map(str, words))) for token, words in commands])
+    command = [sys.executable, "-c", COMMANDS, asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def parsed(done):
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    code, stdout, stderr = done
+    assert code == 0, stderr
+    return json.loads(stdout.splitlines()[-1])
 
 
 def test_what_is_pushed_is_fetched_at_its_revision(model, store, tmp_path):
     slides = store.path.parent
     with served() as (endpoint, hub):
-        pushed = parsed(verb(tmp_path, endpoint, "push", model, "hf://lab/glands", "--license",
-                             "cc-by-4.0", "--json"))  # fmt: skip
+        words = ("push", model, "hf://lab/glands", "--license", "cc-by-4.0", "--json")
+        (done,) = verbs(tmp_path, endpoint, ("secret", words))
+        pushed = parsed(done)
         assert pushed["address"] == f"hf://lab/glands@{hub.branches['lab/glands']['main']}"
         assert pushed["slides"] == 2
         assert hub.private["lab/glands"] in ("private", True)
@@ -64,21 +83,23 @@ def test_what_is_pushed_is_fetched_at_its_revision(model, store, tmp_path):
         assert all(f"]({name})" in page and b"<svg" in files[name] for name in figures)
 
         hub.commit("lab/glands", "main", {"best.safetensors": b"newer, and damaged"})
-        here = parsed(verb(tmp_path, endpoint, "infer", slides, "--checkpoint", model, "--out",
-                           tmp_path / "a.zarr", "--json"))  # fmt: skip
-        there = parsed(verb(tmp_path, endpoint, "infer", slides, "--checkpoint",
-                            pushed["address"], "--out", tmp_path / "b.zarr", "--json"))  # fmt: skip
-        assert here["tiles"] == there["tiles"] > 0
-        damaged = verb(tmp_path, endpoint, "infer", slides, "--checkpoint", "hf://lab/glands",
-                       "--out", tmp_path / "c.zarr")  # fmt: skip
-        assert damaged.returncode == 1
-        assert "not a safetensors file" in " ".join(damaged.stderr.split())
-        refused = verb(tmp_path, endpoint, "push", model, "hf://lab/glands", token="wrong")
-        assert refused.returncode == 1
-        assert "HF_TOKEN" in refused.stderr
-        absent = verb(tmp_path, endpoint, "infer", slides, "--checkpoint", "hf://lab/other")
-        assert absent.returncode == 1
-        assert "cannot download hf:" in " ".join(absent.stderr.split())
+        infer = ("infer", slides, "--checkpoint")
+        there, damaged, refused, absent = verbs(
+            tmp_path, endpoint,
+            ("secret", (*infer, pushed["address"], "--out", tmp_path / "b.zarr", "--json")),
+            ("secret", (*infer, "hf://lab/glands", "--out", tmp_path / "c.zarr")),
+            ("wrong", ("push", model, "hf://lab/glands")),
+            ("secret", (*infer, "hf://lab/other")),
+        )  # fmt: skip
+        for (code, _, stderr), said in (
+            (damaged, "not a safetensors file"),
+            (refused, "HF_TOKEN"),
+            (absent, "cannot download hf:"),
+        ):
+            assert code == 1
+            assert said in stderr
+    here = run_json(*infer, model, "--out", tmp_path / "a.zarr")
+    assert here["tiles"] == parsed(there)["tiles"] > 0
     for name in ("a", "b"):
         assert (tmp_path / f"{name}.zarr" / "slide" / "zarr.json").is_file()
 

@@ -1,7 +1,6 @@
 """What status says of shared commands is right at any moment, with kills at any moment."""
 
 import json
-import multiprocessing
 import os
 import threading
 import time
@@ -10,6 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from tests.forks import SERVER
 from wsi_seg.errors import SlideError
 from wsi_seg.progress import Silent
 from wsi_seg.shard import Shard
@@ -20,9 +20,6 @@ from wsi_seg.store.turns import taking_turns
 
 SIZES = {f"slide{number}": float(number % 3) for number in range(24)}
 BAD = {"slide7", "slide8"}
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
 
 
 def share(folder, shard, *, seconds=0.004):
