@@ -118,7 +118,7 @@ def run_demo(out: Path, *, say: Say, progress: Progress) -> DemoReport:
     try:
         stage.path("slides").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError.of(out, error) from error
+        raise OutputError(f"{OutputError.of(out, error)}; try another --out") from error
     _make_slides(stage)
     _inform(stage)
     _tile(stage, [stage.path(f"slides/{name}.tif") for name in LEARNED], stage.path("learn.zarr"))

@@ -72,7 +72,7 @@ def test_two_networks_in_a_file_are_reported(tmp_path, card, wrap, named):
 
 def test_the_content_of_a_mismatched_file_is_listed(tmp_path, card):
     torch.save({"generator": {"a.w": torch.ones(1)}, "epoch": 3}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"it holds generator\.a \(1 tensors\)"):
+    with pytest.raises(CheckpointError, match=r"it holds generator\.a \(1 tensor\)"):
         convert_checkpoint(tmp_path / "other.pth", card, tmp_path / "out.safetensors")
 
 

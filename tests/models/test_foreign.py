@@ -326,7 +326,7 @@ def test_without_mean_and_std_values_stay_0_to_255(tmp_path):
         (stated(output="maps"), "logits"),
         ({k: v for k, v in stated().items() if k != "output"}, "output: logits"),
         (stated(classes=[]), "classes"),
-        (stated(mean=[0.5]), "means"),
+        (stated(mean=[0.5]), "got 1 mean and 3"),
         (stated(colour=1), "colour"),
     ],
 )

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.files.atomic import write_atomic
-from wsi_seg.files.half_written import LONGEST_NAME
+from wsi_seg.files.half_written import LONGEST_NAME, remove_partials
+from wsi_seg.files.object_path import object_path
 from wsi_seg.store.arrays import read_json
 from wsi_seg.store.names import METADATA
 
@@ -61,6 +62,8 @@ def unlist_label(labels: Path, name: str) -> None:
 
 def _write_label_list(labels: Path, names: Sequence[str]) -> None:
     write_group(labels, {"ome": {"version": "0.5", "labels": sorted(names)}})
+    if object_path(labels) is None:
+        remove_partials([labels / METADATA])
 
 
 def label_list(labels: Path) -> list[str]:

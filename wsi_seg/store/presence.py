@@ -32,7 +32,7 @@ BEAT = 10.0
 
 _ENDING = ".alive"
 
-# Attempts to write a note to an object store.
+# Attempts to write a note to an object store, and to remove it.
 _PUTS = 3
 
 
@@ -176,8 +176,10 @@ class Presence:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        with contextlib.suppress(OSError):
-            self._path.unlink(missing_ok=True)
+        for _ in range(_PUTS):  # a connection may be cut; a kept object would only be removed later
+            with contextlib.suppress(OSError):
+                self._path.unlink(missing_ok=True)
+                break
         self._leave()
         with contextlib.suppress(OSError):
             self.folder.rmdir()
