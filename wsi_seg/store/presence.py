@@ -176,7 +176,7 @@ class Presence:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        for __ in range(_PUTS):  # a connection may be cut; a kept object would only be removed later
+        for __ in range(_PUTS):  # a connection may be cut; others would wait for the lease
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
                 break
