@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import threading
 import time
 from dataclasses import asdict
 
@@ -90,3 +91,19 @@ def test_the_list_of_slides_is_read_once_however_many_are_opened(gate, tmp_path)
     assert "d" not in slides
     with pytest.raises(StoreNotFoundError, match="got slide 'd'; it has: a, b, c"):
         slides["d"]
+
+def test_a_heartbeat_on_its_way_does_not_outlive_its_process(gate, monkeypatch):
+    monkeypatch.setattr(presence_module, "BEAT", 0.01)
+    beats = threading.Event()
+    with Presence(ROOT / "run", Note.own("test")) as presence:
+
+        def slow(method, path):
+            if method == "PUT" and path.endswith(f"{presence.id}.alive"):
+                beats.set()
+                return "slow"
+            return None
+
+        gate.rule = slow
+        assert beats.wait(10)
+    time.sleep(1)  # twice what a slow request takes
+    assert presence.watcher.owners() == []

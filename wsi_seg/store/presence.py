@@ -124,6 +124,7 @@ class Presence:
         self._path = folder / f"{self.id}{_ENDING}"
         self._descriptor, self._text = -1, b""
         self._ended = threading.Event()
+        self._beats = threading.Thread(target=self._beat, name="wsi-alive", daemon=True)
         self.watcher = Watcher(folder)
 
     def __enter__(self) -> "Presence":
@@ -141,7 +142,7 @@ class Presence:
                 self._path.unlink()
             self._leave()
             raise
-        threading.Thread(target=self._beat, name="wsi-alive", daemon=True).start()
+        self._beats.start()
         return self
 
     def _make(self, final: Path) -> None:
@@ -176,6 +177,7 @@ class Presence:
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
+        self._beats.join()  # a heartbeat still being sent would create the object again
         for __ in range(_PUTS):  # a connection may be cut; others would wait for the lease
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
