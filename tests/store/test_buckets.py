@@ -92,6 +92,7 @@ def test_the_list_of_slides_is_read_once_however_many_are_opened(gate, tmp_path)
     with pytest.raises(StoreNotFoundError, match="got slide 'd'; it has: a, b, c"):
         slides["d"]
 
+
 def test_a_heartbeat_on_its_way_does_not_outlive_its_process(gate, monkeypatch):
     monkeypatch.setattr(presence_module, "BEAT", 0.01)
     beats = threading.Event()
