@@ -12,9 +12,12 @@ from tests.makers.promptable import write_promptable
 from tests.viewer.browser import served, started_browser
 from wsi_seg.errors import CheckpointError
 from wsi_seg.ingest.run import tile_slides
+from wsi_seg.models.promptable import Promptable
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection
-from wsi_seg.viewer.serve import ViewOptions, prepare
+from wsi_seg.viewer.app import make_app
+from wsi_seg.viewer.catalog import Catalog
+from wsi_seg.viewer.serve import ViewOptions
 
 pytest.importorskip("onnxruntime")
 
@@ -38,7 +41,8 @@ def shown(tmp_path_factory):
 @pytest.fixture(scope="module")
 def http(shown):
     slides, options = shown
-    app, _ = prepare(slides, None, "annotations", options)
+    catalog = Catalog(slides, None, "annotations")
+    app = make_app(catalog, review=None, token=None, sam=Promptable(options.sam))
     return TestClient(app, base_url=ADDRESS)
 
 
