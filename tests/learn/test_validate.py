@@ -196,6 +196,25 @@ def test_an_undefined_monitor_is_an_error(recipe_for, tmp_path, monkeypatch):
         validation.score(nn.Identity(), "cpu", Silent())
 
 
+def test_what_a_killed_validation_left_is_removed_by_the_next(recipe_for, tmp_path, monkeypatch):
+    folders = []
+
+    def infer_with(model, slides, out, options, *, progress):
+        folders.append(out.parent)
+        assert not list(out.parent.iterdir())
+        return NOTHING
+
+    monkeypatch.setattr(validate, "infer_with", infer_with)
+    monkeypatch.setattr(validate, "score_slides", lambda *words, **named: UNEQUAL)
+    monkeypatch.setattr(validate, "_values", lambda *words: values_of(UNEQUAL))
+    validation = Validation(recipe_for(), make_card(), (), tmp_path)
+    validation.score(nn.Identity(), "cpu", Silent())
+    (folders[0] / "pred.zarr").mkdir(parents=True)  # as if the process had been killed
+    validation.score(nn.Identity(), "cpu", Silent())
+    assert folders[0] == folders[1]
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_best_are_kept_and_no_others(recipe_for, tmp_path, card_of):
     recipe = recipe_for("train.top_k=2")
     card = card_of(recipe)

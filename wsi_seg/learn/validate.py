@@ -6,7 +6,6 @@ the best checkpoint is selected by the score that it has in use.
 
 import dataclasses
 import statistics
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from wsi_seg.errors import TrainingError
 from wsi_seg.evaluation.calibration import Reliability, slide_reliability
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.scores import Measures, Scores
+from wsi_seg.files.half_written import scratch_folder
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
 from wsi_seg.learn.history import History, Row
@@ -73,8 +73,8 @@ class Validation:
         TrainingError
             If the monitored metric is undefined, because no held-out slide contains a class.
         """
-        with tempfile.TemporaryDirectory(prefix=".validation-", dir=self.out) as folder:
-            found = Path(folder) / "pred.zarr"
+        with scratch_folder(self.out / "validation") as folder:
+            found = folder / "pred.zarr"
             report = infer_with(
                 (network, self.card),
                 self.slides,
