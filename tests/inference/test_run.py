@@ -10,7 +10,7 @@ import torch
 import wsi_seg.inference.output as output_module
 import wsi_seg.inference.save as save_module
 from tests.cards import make_card
-from wsi_seg.errors import BatchError, ConfigError, StoreError, StoreIncompleteError
+from wsi_seg.errors import BatchError, ConfigError, OutputError, StoreError, StoreIncompleteError
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.inference.finish import finish_slide
 from wsi_seg.inference.options import InferOptions
@@ -179,6 +179,18 @@ def test_an_old_prediction_stays_until_the_new_one_is_complete(checkpoint, tmp_p
     infer(collection, checkpoint, out, OPTIONS, overwrite=True)
     assert digests(out / "tall") == old
     assert not (out / ".wsi_seg/partial").exists()
+
+
+def test_a_prediction_that_cannot_be_marked_as_made_again_says_why(
+    collection, checkpoint, tmp_path
+):
+    out = tmp_path / "pred.zarr"
+    infer(collection, checkpoint, out, OPTIONS)
+    old = digests(out / "one")
+    (out / ".wsi_seg" / "partial").write_bytes(b"")
+    with pytest.raises(OutputError, match=r"cannot write .*partial/one: Not a directory"):
+        infer(collection, checkpoint, out, OPTIONS, overwrite=True)
+    assert digests(out / "one") == old
 
 
 def test_one_bad_slide_does_not_stop_the_others(checkpoint, tmp_path):

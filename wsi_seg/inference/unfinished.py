@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from functools import partial as bind
 from pathlib import Path
 
+from wsi_seg.errors import OutputError
 from wsi_seg.files.object_folder import for_each
 from wsi_seg.files.shared import names_in
 from wsi_seg.inference.options import STRIP_ROWS
@@ -29,9 +30,18 @@ def incomplete(out: Path, slides: Iterable[str]) -> list[str]:
 
 
 def mark_again(partial: Path) -> None:
-    """Mark that a finished prediction is made again, until there is a journal of the new one."""
-    partial.mkdir(parents=True, exist_ok=True)
-    (partial / AGAIN).touch()
+    """Mark that a finished prediction is made again, until there is a journal of the new one.
+
+    Raises
+    ------
+    OutputError
+        If the mark cannot be written.
+    """
+    try:
+        partial.mkdir(parents=True, exist_ok=True)
+        (partial / AGAIN).touch()
+    except OSError as error:
+        raise OutputError.of(partial, error) from error
 
 
 @contextmanager
