@@ -175,10 +175,10 @@ class Presence:
             "two processes from writing the same object; write to a folder, then copy it there",
         )
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *_error: object) -> None:
         self._ended.set()
         self._beats.join()  # a heartbeat still being sent would create the object again
-        for __ in range(_PUTS):  # a connection may be cut; others would wait for the lease
+        for _ in range(_PUTS):  # a connection may be cut; others would wait for the lease
             with contextlib.suppress(OSError):
                 self._path.unlink(missing_ok=True)
                 break
