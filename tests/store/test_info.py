@@ -19,8 +19,9 @@ from wsi_seg.store import (
     open_collection,
     open_multiscale,
 )
+from wsi_seg.store.group import FORMAT
 from wsi_seg.store.info import LevelInfo, SourceInfo
-from wsi_seg.store.layout import FORMAT, create_collection
+from wsi_seg.store.slide_list import create_collection
 
 GROUP = Path("a")
 CLASSES = ClassTable.named(["tumour", "stroma"], merged=[["a", "b"], []])

@@ -24,7 +24,7 @@ from wsi_seg.ingest.run import tile_slides
 from wsi_seg.masks.labels import write_tissue, write_values
 from wsi_seg.progress import Silent
 from wsi_seg.store import create_collection, open_collection, shared_cache
-from wsi_seg.store.layout import update_names
+from wsi_seg.store.slide_list import update_names
 from wsi_seg.testing.store_conformance import check_store, zarr_levels
 from wsi_seg.testing.stores import make_store
 

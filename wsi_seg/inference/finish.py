@@ -19,8 +19,8 @@ from wsi_seg.store import (
     open_image,
     update_attributes,
 )
+from wsi_seg.store.group import wsi_seg_attributes
 from wsi_seg.store.journal import Journal, merge_units, read_journal
-from wsi_seg.store.layout import wsi_seg_attributes
 from wsi_seg.store.names import JOURNAL, LABELS, METADATA, PREDICTION_LABEL, SHARED
 from wsi_seg.store.pyramid import fill_levels
 

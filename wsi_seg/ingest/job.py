@@ -28,10 +28,7 @@ from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store.arrays import LevelArray, read_level_array
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
-from wsi_seg.store.layout import (
-    Layout,
-    create_multiscale,
-)
+from wsi_seg.store.layout import Layout, create_multiscale
 from wsi_seg.store.multiscale import open_multiscale
 from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, PARTIAL
 from wsi_seg.store.pyramid import reduced_strip

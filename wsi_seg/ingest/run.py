@@ -25,13 +25,10 @@ from wsi_seg.slides import (
 )
 from wsi_seg.slides.icc import converted
 from wsi_seg.slides.window import OpenOptions
-from wsi_seg.store.layout import (
-    create_collection,
-    update_names,
-)
 from wsi_seg.store.lock import sharing
 from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.own import remove_own_folder
+from wsi_seg.store.slide_list import create_collection, update_names
 from wsi_seg.store.turns import Turn, Turns, taking_turns
 from wsi_seg.store.writer import delete, remove_if_empty
 

@@ -11,18 +11,12 @@ from wsi_seg.store.collection import (
 )
 from wsi_seg.store.digests import store_digest
 from wsi_seg.store.draft import Draft, writing
-from wsi_seg.store.group import list_label
+from wsi_seg.store.group import create_group, list_label, update_attributes
 from wsi_seg.store.info import SAVED, LabelInfo, PredictionInfo, StoreInfo
-from wsi_seg.store.layout import (
-    Layout,
-    create_collection,
-    create_group,
-    create_multiscale,
-    update_attributes,
-    update_names,
-)
+from wsi_seg.store.layout import Layout, create_multiscale
 from wsi_seg.store.multiscale import Multiscale, open_multiscale, read_thumbnail
 from wsi_seg.store.pyramid import CoarserLevels, Written, fill_pyramid
+from wsi_seg.store.slide_list import create_collection, update_names
 from wsi_seg.store.slide_store import SlideStore, open_image
 from wsi_seg.store.writer import (
     commit,

@@ -16,9 +16,10 @@ from wsi_seg.files.object_path import REQUESTS, object_path, place
 from wsi_seg.files.shared import names_in
 from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import SHOWN, collection_html
-from wsi_seg.store.layout import slides_in, wsi_seg_attributes
+from wsi_seg.store.group import wsi_seg_attributes
 from wsi_seg.store.names import METADATA, PARTIAL
 from wsi_seg.store.picture import small_picture
+from wsi_seg.store.slide_list import slides_in
 from wsi_seg.store.slide_store import SlideStore, open_image
 
 

@@ -1,29 +1,21 @@
-"""Owns the layout of collections and multiscale groups: OME-Zarr 0.5 metadata, zarr arrays."""
+"""Owns the layout of multiscale groups: OME-Zarr 0.5 metadata, zarr arrays."""
 
 import importlib
-import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.files.atomic import write_atomic
-from wsi_seg.files.half_written import is_half_written
-from wsi_seg.files.object_folder import for_each, put_all
+from wsi_seg.files.object_folder import put_all
 from wsi_seg.files.object_path import object_path
 from wsi_seg.geometry import Extent, Pyramid
-from wsi_seg.store.arrays import read_json
 from wsi_seg.store.codecs import Encoding
-from wsi_seg.store.group import group_document, list_label
+from wsi_seg.store.group import group_document, list_label, own_attributes, write_group
+from wsi_seg.store.multiscale import Multiscale
 from wsi_seg.store.names import LABELS, METADATA, OWN
-from wsi_seg.store.own import EMPTY_ARRAY, make_own_folder
-
-if TYPE_CHECKING:
-    from wsi_seg.store.multiscale import Multiscale
-
-# Increased with each incompatible change; version 2 made attributes typed.
-FORMAT = 2
+from wsi_seg.store.own import EMPTY_ARRAY
 
 # Width of a shard in strip heights: wide shards need fewer files, and no more memory.
 _SHARD_ASPECT = 8
@@ -124,7 +116,7 @@ class Layout:
         )
 
     @classmethod
-    def like(cls, image: "Multiscale", *, channels: int | None = None) -> "Layout":
+    def like(cls, image: Multiscale, *, channels: int | None = None) -> "Layout":
         """Return a layout with the size of an image, for a label unless channels are given."""
         return cls.of(
             image.pyramid.extents,
@@ -137,76 +129,6 @@ class Layout:
     def extents(self) -> tuple[Extent, ...]:
         """Size of each level, finest first."""
         return tuple(level.extent for level in self.levels)
-
-
-def create_collection(path: Path) -> None:
-    """Create an empty collection, unless it exists.
-
-    Raises
-    ------
-    StoreError
-        If the path is a zarr group of another program.
-    OutputError
-        If it cannot be written, or the path exists and is not a collection.
-    """
-    file = path / METADATA
-    is_there = file.is_file()
-    is_foreign = not is_there and not _is_of_a_start(path)
-    if is_there or (is_foreign and file.is_file()):  # another process may create it now
-        if wsi_seg_attributes(file).get("kind") != "collection":
-            raise StoreError(f"{path} is a zarr group of another program; choose another --out")
-        make_own_folder(path)
-        return
-    if is_foreign:
-        raise OutputError(f"{path} exists and is not a collection; choose another --out")
-    make_own_folder(path)
-    _write_collection(path, [])
-
-
-def _is_of_a_start(path: Path) -> bool:
-    """Return whether a path only contains files of commands that are starting or were killed."""
-    try:
-        children = [child.name for child in path.iterdir()]
-    except FileNotFoundError:
-        return True
-    except NotADirectoryError:
-        return False
-    return all(name == OWN or is_half_written(name) for name in children)
-
-
-def update_names(path: Path) -> None:
-    """Store the names of a collection's slides, for readers on web servers without listings."""
-    # Concurrent processes may store outdated names, so names are compared again after writing.
-    listed: object = None
-    if object_path(path) is not None:
-        listed = wsi_seg_attributes(path / METADATA).get("slides")
-    known = [str(name) for name in listed] if isinstance(listed, list) else []
-    while (found := sorted(slides_in(path, known=known))) != listed:
-        _write_collection(path, found)
-        listed = known = found
-
-
-def slides_in(path: Path, *, known: Iterable[str] = ()) -> Iterator[str]:
-    """Iterate over complete stores in a folder, unsorted; ``known`` ones are not checked."""
-    whole = set(known)
-    if object_path(path) is not None:
-        every = [one.name for one in path.iterdir()]
-        names = [name for name in every if name[0] != "." and name != METADATA]
-        looked = for_each(
-            path, lambda name: name in whole or (path / name / METADATA).is_file(), names
-        )
-        yield from (name for name, is_whole in zip(names, looked, strict=True) if is_whole)
-        return
-    with os.scandir(path) as folders:
-        for folder in folders:
-            if folder.name[0] == ".":
-                continue
-            if folder.name in whole or os.path.isfile(f"{folder.path}/{METADATA}"):  # noqa: PTH113
-                yield folder.name
-
-
-def _write_collection(path: Path, names: Sequence[str]) -> None:
-    _write_ours(path, {"kind": "collection", "slides": list(names)})
 
 
 def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, object]) -> None:
@@ -240,6 +162,7 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
         "downsample": layout.downsample,
         "shapes": [[*lead, extent.height, extent.width] for extent in layout.extents],
     }
+    stored = {"ome": ome, **own_attributes({**attributes, **record})}
     arrays = {
         str(number): _array_document(level, layout.channels)
         for number, level in enumerate(layout.levels)
@@ -249,17 +172,17 @@ def create_multiscale(path: Path, layout: Layout, attributes: Mapping[str, objec
         files = {f"{name}/{METADATA}": document for name, document in arrays.items()}
         files[f"{OWN}/{METADATA}"] = EMPTY_ARRAY
         files = {name: one for name, one in files.items() if remote / name not in there}
-        ours = _ours_document({**attributes, **record}, ome=ome)
-        put_all({remote / name: one for name, one in (files | {METADATA: ours}).items()}, remote)
+        files[METADATA] = group_document(stored)
+        put_all({remote / name: one for name, one in files.items()}, remote)
         return
-    for name, document in arrays.items():
+    for name, array in arrays.items():
         if not (path / name / METADATA).is_file():
             try:
                 (path / name).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise OutputError.of(path, error) from error
-            write_atomic(path / name / METADATA, document)
-    _write_ours(path, {**attributes, **record}, ome=ome)
+            write_atomic(path / name / METADATA, array)
+    write_group(path, stored)
 
 
 def _multiscales(layout: Layout, name: str) -> dict[str, object]:
@@ -300,60 +223,6 @@ def _image_label(attributes: Mapping[str, object]) -> dict[str, object]:
     return {"colors": colours, "source": {"image": "../../"}}
 
 
-def create_group(path: Path, attributes: Mapping[str, object]) -> None:
-    """Write the metadata of a group without arrays, such as a prediction of class ids only.
-
-    Parameters
-    ----------
-    path
-        Group folder.
-    attributes
-        Plain JSON values to store under ``wsi_seg``.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written.
-    """
-    _write_ours(path, attributes)
-
-
-def update_attributes(path: Path, attributes: Mapping[str, object]) -> None:
-    """Add or replace JSON values in the ``wsi_seg`` attributes of a group."""
-    document = read_json(path / METADATA)
-    known = document.get("attributes")
-    ome = known.get("ome") if isinstance(known, dict) else None
-    # Its folder is synced already, or `commit` syncs it.
-    ours = {**attributes_of(document, path), **attributes}
-    _write_ours(path, ours, ome=ome, sync_name=False)
-
-
-def wsi_seg_attributes(file: Path) -> Mapping[str, object]:
-    """Read the ``wsi_seg`` attributes of a group; empty if there are none.
-
-    Raises
-    ------
-    StoreError
-        If the file cannot be read, or was written in another format.
-    """
-    return attributes_of(read_json(file), file.parent)
-
-
-def attributes_of(document: Mapping[str, object], group: Path) -> Mapping[str, object]:
-    """Return the ``wsi_seg`` attributes in the metadata of a group; see `wsi_seg_attributes`."""
-    attributes = document.get("attributes")
-    found = attributes.get("wsi_seg") if isinstance(attributes, dict) else None
-    if not isinstance(found, dict):
-        return {}
-    if found.get("format") != FORMAT:
-        raise StoreError(
-            f"{group} was written in format {found.get('format', 'before 2')}; this version "
-            f"of wsi_seg reads format {FORMAT}; make it again: slides with `wsi-seg tile`, their "
-            "labels with `wsi-seg annotate`, predictions with `wsi-seg infer`"
-        )
-    return {name: value for name, value in found.items() if name != "format"}
-
-
 def _array_document(level: LevelLayout, channels: int | None) -> bytes:
     zarr = importlib.import_module("zarr")
     made: dict[str, Any] = {}
@@ -374,19 +243,3 @@ def _array_document(level: LevelLayout, channels: int | None) -> bytes:
     )
     document: bytes = made[f"0/{METADATA}"].to_bytes()
     return document
-
-
-def _write_ours(
-    path: Path,
-    ours: Mapping[str, object],
-    *,
-    ome: Mapping[str, object] | None = None,
-    sync_name: bool = True,
-) -> None:
-    """Write the metadata of a group with the attributes of wsi_seg."""
-    write_atomic(path / METADATA, _ours_document(ours, ome=ome), sync_name=sync_name)
-
-
-def _ours_document(ours: Mapping[str, object], *, ome: Mapping[str, object] | None = None) -> bytes:
-    more = {} if ome is None else {"ome": ome}
-    return group_document({**more, "wsi_seg": {**ours, "format": FORMAT}})

@@ -19,8 +19,8 @@ from wsi_seg.reading.readable import Readable
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 from wsi_seg.store.arrays import LevelArray, read_document
 from wsi_seg.store.chunks import read_region
+from wsi_seg.store.group import attributes_of
 from wsi_seg.store.info import LabelInfo, PredictionInfo, Quarantined
-from wsi_seg.store.layout import attributes_of
 from wsi_seg.store.level import Index, LevelPixels
 from wsi_seg.store.levels import listed, recorded
 from wsi_seg.store.names import METADATA

@@ -16,9 +16,8 @@ from wsi_seg.limits import Limits, limits
 from wsi_seg.notebook import picture_png, slide_html
 from wsi_seg.reading.resample import read_centred
 from wsi_seg.store.arrays import read_document
-from wsi_seg.store.group import label_list
+from wsi_seg.store.group import attributes_of, label_list
 from wsi_seg.store.info import SAVED, PredictionInfo, StoreInfo
-from wsi_seg.store.layout import attributes_of
 from wsi_seg.store.multiscale import Multiscale, multiscale_of, open_multiscale
 from wsi_seg.store.names import LABELS, METADATA, PREDICTION_LABEL
 from wsi_seg.store.picture import small_picture

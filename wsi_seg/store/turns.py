@@ -22,10 +22,10 @@ from wsi_seg.progress import Progress
 from wsi_seg.shard import Shard
 from wsi_seg.store.claims import Claims
 from wsi_seg.store.collection import Stores
-from wsi_seg.store.layout import create_collection
 from wsi_seg.store.lock import sharing
 from wsi_seg.store.names import TURNS
 from wsi_seg.store.presence import LEASE, Presence
+from wsi_seg.store.slide_list import create_collection
 from wsi_seg.store.turn_files import TurnFiles
 from wsi_seg.store.writer import delete
 
