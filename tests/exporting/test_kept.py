@@ -135,3 +135,14 @@ def test_what_a_killed_export_has_written_is_written_again(tmp_path):
     path.write_text("drawn by hand")
     with pytest.raises(OutputError, match="was not written by an export"):
         Written(overwrite=False).require_free(path)
+
+
+@pytest.mark.parametrize("kind", PLACES)
+def test_what_a_killed_export_left_half_written_is_removed(tmp_path, predictions, kind):
+    whole = tmp_path / PLACES[kind]
+    left = [whole, whole.parent / ".exported" / whole.name]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(f".{path.name}.1f.0123abcd.partial").write_text("half")
+    export(predictions, None, targets_for(tmp_path, kind)).require_whole()
+    assert not list(tmp_path.rglob("*.partial"))

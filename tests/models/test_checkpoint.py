@@ -72,6 +72,13 @@ def test_a_network_round_trips_with_its_card(saved, network, card):
         assert torch.equal(loaded(image), network(image))
 
 
+def test_the_same_network_has_the_same_bytes(tmp_path, network, card):
+    # The order of safetensors' metadata differs from call to call.
+    for number in range(8):
+        save_checkpoint(tmp_path / f"{number}.safetensors", network, card)
+    assert len({path.read_bytes() for path in tmp_path.glob("*.safetensors")}) == 1
+
+
 def test_the_card_next_to_the_file_is_the_one_inside(saved, card):
     assert json.loads(saved.with_suffix(".json").read_text()) == json.loads(
         json.dumps(card.to_json())

@@ -112,6 +112,29 @@ def test_a_damaged_chunk_is_a_slide_error(tmp_path):
         open_slide(tmp_path / "a.zarr").read(Region(level=0, y=0, x=0, height=203, width=333))
 
 
+def test_an_index_that_is_too_large_is_not_read(tmp_path):
+    write_ome_zarr(tmp_path / "a.zarr", LEVELS)
+    file = tmp_path / "a.zarr" / "0" / "zarr.json"
+    document = json.loads(file.read_text())
+    inner = document["codecs"]
+    crc = {"name": "crc32c"}
+    document["codecs"] = [
+        {
+            "name": "sharding_indexed",
+            "configuration": {
+                "chunk_shape": [1] * len(document["shape"]),
+                "codecs": inner,
+                "index_codecs": [inner[0], crc],
+                "index_location": "end",
+            },
+        }
+    ]
+    grid = document["chunk_grid"]["configuration"]
+    grid["chunk_shape"] = [*document["shape"][:-2], 2**20, 2**20]
+    file.write_text(json.dumps(document))
+    refuse(tmp_path / "a.zarr", "got shards of 3,298,534,883,328 chunks")
+
+
 def edited(path, edit, version="0.5"):
     """An image whose attributes are changed after it is written."""
     write_ome_zarr(path, LEVELS, mpp=0.5, version=version)

@@ -23,7 +23,7 @@ from wsi_seg.exporting.qupath import OBJECTS, PROJECT, project_slides, write_qup
 from wsi_seg.exporting.rle import write_rle_csv
 from wsi_seg.exporting.spatial import write_spatialdata
 from wsi_seg.exporting.targets import ExportReport, ExportTargets
-from wsi_seg.exporting.written import Written, is_as_written
+from wsi_seg.exporting.written import Written, is_as_written, record_of
 from wsi_seg.files.half_written import remove_partials
 from wsi_seg.masks.inside import Inside
 from wsi_seg.postprocess.objects import ObjectTable, Scale
@@ -119,11 +119,12 @@ def export(
         batch, of_all = _share(predictions, slides, targets, work, write_shared, shard, progress)
     done = batch.results
     of_slides = [path for slide in done.values() for path in slide.files]
-    remove_partials((*of_slides, *of_all))
+    written = [*of_slides, *of_all]
+    remove_partials([*written, *map(record_of, written)])
     found = {name: slide for name, slide in done.items() if slide.objects is not None}
     return ExportReport(
         tuple(done),
-        (*map(str, of_slides), *map(str, of_all)),
+        tuple(map(str, written)),
         {name: slide.objects or 0 for name, slide in found.items()},
         {name: slide.left_out for name, slide in found.items()},
         {name: slide.min_area for name, slide in found.items()},

@@ -48,20 +48,21 @@ class Written:
             If there is a file that an export may not replace.
         """
         self.require_free(path)
-        write_atomic(_record(path), _INCOMPLETE)
+        write_atomic(record_of(path), _INCOMPLETE)
         yield path
-        write_atomic(_record(path), _digest(path))
+        write_atomic(record_of(path), _digest(path))
         self.paths.append(path)
 
 
-def _record(path: Path) -> Path:
+def record_of(path: Path) -> Path:
+    """Return the file that records the digest of an exported file or folder."""
     return path.parent / _RECORDS / path.name
 
 
 def is_as_written(path: Path) -> bool:
     """Return whether an export wrote a file or folder, or began to, and it is unchanged since."""
     try:
-        return _record(path).read_text(encoding="utf-8") in {_INCOMPLETE, _digest(path)}
+        return record_of(path).read_text(encoding="utf-8") in {_INCOMPLETE, _digest(path)}
     except (OSError, ValueError):
         return False
 

@@ -56,8 +56,8 @@ def save_checkpoint(path: Path, network: nn.Module, card: ModelCard) -> None:
         for name, tensor in merged_state(network).items()
     }
     values = card.to_json()
-    metadata = {_KEY: json.dumps(values, allow_nan=False), "format": "pt"}
-    write_atomic(path, save(tensors, metadata))
+    # A single entry: safetensors writes several in random order.
+    write_atomic(path, save(tensors, {_KEY: json.dumps(values, allow_nan=False)}))
     pretty = json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False)
     write_atomic(path.with_suffix(".json"), pretty + "\n")
 

@@ -35,6 +35,9 @@ from wsi_seg.slides.slide import NotCopyable, Slide, slide_name
 
 _MOST_LEVELS = 64
 
+# Bytes for one chunk in the index of a shard: its offset and size.
+_INDEX_ENTRY = 16
+
 
 class OmeZarrSlide(Slide):
     """An OME-Zarr image; see `wsi_seg.slides.Slide`.
@@ -132,6 +135,12 @@ class OmeZarrSlide(Slide):
             raise SlideError(f"{self.path}: got a level of {size}; {advice('level_pixels')}")
         if math.prod(array.chunks) > bound.chunk_bytes:
             raise SlideError(f"{self.path}: got chunks of {array.chunks}; {advice('chunk_bytes')}")
+        chunks = math.prod(array.shards or array.chunks) // math.prod(array.chunks)
+        if chunks > bound.chunk_bytes // _INDEX_ENTRY:
+            raise SlideError(
+                f"{self.path}: got shards of {chunks:,} chunks, whose index has "
+                f"{_INDEX_ENTRY * chunks:,} bytes; {advice('chunk_bytes')}"
+            )
         if array.dtype != np.uint8:
             raise UnsupportedSlideError(
                 f"{self.path}: got pixels of {array.dtype}; expected uint8; convert it"
