@@ -59,6 +59,20 @@ def test_a_killed_owner_leaves_no_lock(owner, tmp_path):
     assert not run.exists()
 
 
+def test_claims_of_a_killed_process_are_removed_by_those_who_share(owner, tmp_path):
+    run = tmp_path / "s.zarr" / ".wsi_seg/run"
+    (ended,) = run.glob("*.alive")
+    (run / "0123.plan.lock.0").write_text(ended.stem)  # killed while it wrote the plan
+    os.kill(owner.pid, signal.SIGKILL)
+    owner.wait()
+    with holding(tmp_path / "s.zarr", HOLD.replace("locked", "sharing").replace("make=True", "")):
+        (live,) = (path.stem for path in run.glob("*.alive"))
+        assert [path.name for path in run.iterdir()] == [f"{live}.alive"]
+        (run / "4567.plan.lock.0").write_text(live)
+        with sharing(tmp_path / "s.zarr", "wsi-seg tile"):
+            assert (run / "4567.plan.lock.0").read_text() == live
+
+
 def test_what_was_half_written_by_a_killed_process_is_removed_and_by_a_live_one_is_kept(
     owner, tmp_path
 ):
