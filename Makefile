@@ -1,12 +1,17 @@
-# setup: environment in .venv    demo: the whole chain on made slides    test: all tests
-# pipelines: the small recipes as their pages say, and a step of every full one in every phase
-# torture: long tests of kills and faults    fuzz: parsers on made-up input    audit: known holes
-# coverage: all tests, and how much of the package they run, by branches
-# check: lint, format, types, floors    bench, bench-full: benchmarks (bench-env: the peers)
-# viewer: the library of the viewer's page, from npm; wheels carry it
-# azurite: a store of Azure for tests, from npm
-# docs: the site of README's pages, in site/; a broken link fails
-# PYTHON=/path/to/python picks the interpreter the environment is made with.
+# make TARGET (PYTHON=/path/to/python selects the interpreter of the environment)
+#   setup      create the environment in .venv (the targets below do so if it is missing)
+#   demo       run every step on synthetic slides
+#   test       run all tests
+#   check      lint, format, types, import layers
+#   coverage   run all tests, and measure their branch coverage
+#   pipelines  run the small recipes as their pages say, and steps of all full recipes
+#   torture    run long tests of kills and faults
+#   fuzz       run parsers on generated input
+#   audit      look for known vulnerabilities of installed packages
+#   bench      run the quick benchmarks; bench-full: all; bench-env: libraries to compare with
+#   viewer     get the library of the viewer's page from npm, for wheels and images
+#   azurite    get a server of Azure's object store from npm, for tests
+#   docs       build the site in site/; a broken link fails
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +21,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup demo test coverage torture pipelines fuzz audit check bench bench-full bench-env viewer azurite docs
 
 help:
-	@sed -n '1,8s/^# //p' Makefile
+	@sed -n '1,15s/^# //p' Makefile
 
 setup: $(STAMP)
 
@@ -60,7 +65,7 @@ torture: $(STAMP)
 fuzz: $(STAMP)
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest tests/fuzz --timeout 3600
 
-# Asks a public list of known holes for each package that is installed, so it needs the network.
+# Asks a public list of vulnerabilities for each installed package, so it needs the network.
 audit: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pip-audit
 	$(BIN)/python -m pip_audit --local --skip-editable
@@ -74,7 +79,7 @@ check: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/mkdocs build
 
-# The peers pin other versions than we do, so they live apart (7 GB).
+# The other libraries need other versions than ours, so they have their own environment (7 GB).
 bench-env: | $(BIN)/python
 	$(BIN)/python -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
@@ -87,7 +92,7 @@ bench: $(STAMP)
 bench-full: $(STAMP)
 	$(BIN)/python benchmarks/run.py --full
 
-# The library is BSD-3-Clause; its licence is kept beside it.
+# The library is BSD-3-Clause; its licence is kept next to it.
 OPENSEADRAGON := 5.0.1
 VENDOR := wsi_seg/viewer/static/vendor
 

@@ -1,6 +1,6 @@
 """Every export of one slide: seconds, peak memory, size on disk, against those of inference.
 
-With a slide, the bundled model predicts it, and the measurements of docs/formats.md are printed,
+With a slide, the bundled model predicts it, and the measurements of docs/figures.md are printed,
 except for DICOM, which needs DICOM slides. Without a slide, a synthetic label map of ``--objects``
 discs of 10 to 16 pixels is exported as GeoJSON (goals for a million: 60 s, 1 GB). Every export runs
 in its own process. Run it alone: ``python benchmarks/bench_export.py [SLIDE] [--json]``.

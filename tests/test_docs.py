@@ -250,6 +250,12 @@ def test_the_readme_is_one_screen_and_a_half():
     assert len(PAGES["README.md"].splitlines()) <= 100
 
 
+def test_the_layers_name_every_module():
+    layers = PAGES["README.md"].split("## Layers")[1].split("## More")[0]
+    modules = {path.stem for path in (ROOT / "wsi_seg").iterdir() if path.name[:1] not in "_."}
+    assert modules <= set(re.findall(r"\w+", layers))
+
+
 def test_every_folder_named_exists():
     for name in re.findall(r"`(\w+)/`", PAGES["README.md"].split("## More")[1]):
         assert (ROOT / name).is_dir(), name

@@ -92,7 +92,7 @@ def test_a_folder_without_locks_is_a_note_since_nothing_rests_on_them(tmp_path, 
 
     monkeypatch.setattr("fcntl.flock", refuse)
     found = by_name(examine_folder(tmp_path))["locks"]
-    assert (found.verdict, found.value) == ("note", "cannot be had (flock): No locks available")
+    assert (found.verdict, found.value) == ("note", "not available (flock): No locks available")
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
@@ -253,7 +253,7 @@ def test_decoders_work_here_and_a_broken_one_is_named():
 def test_flags_of_the_processor(tmp_path):
     (tmp_path / "cpuinfo").write_text("model name : X\nflags\t\t: fpu avx2 avx512f amx_bf16\n")
     value = _processor(tmp_path / "cpuinfo").value
-    assert value == "AVX2, AVX-512, AMX; it lacks AVX-512 BF16"
+    assert value == "AVX2, AVX-512, AMX; without AVX-512 BF16"
     assert _processor(tmp_path / "absent").value
 
 

@@ -43,7 +43,7 @@ def test_a_plan_pickles_prints_and_names_everything(tmp_path):
     assert again.lines() == plan.lines()
     assert again.tiles == plan.tiles == 9 * 6
     text = "\n".join(plan.lines())
-    for part in ("1 slide, 54 tiles", "one: 300 x 210 px", "memory: at most"):
+    for part in ("1 slide, 54 tiles", "one: 300 x 210 px", "skipped, 1 strip\n", "memory: at most"):
         assert part in text
     found = json.loads(json.dumps(plan.to_json()))
     assert found["failures"].keys() == {"unknown"}

@@ -6,7 +6,8 @@ from wsi_seg.inference.report import speed_costs
 
 
 @pytest.mark.parametrize(
-    ("labels", "verdict"), [(0.0, "that is little"), (0.0004, "that is little"), (0.069, "is much")]
+    ("labels", "verdict"),
+    [(0.0, "small change"), (0.0004, "small change"), (0.069, "large change")],
 )
 def test_what_speed_cost_has_a_verdict(labels, verdict):
     text = speed_costs("bf16", labels, 0.8989)

@@ -101,8 +101,8 @@ def infer(
         Compile,
         typer.Option(
             "--compile",
-            help="Compile the network, which takes about a minute and makes it twice as fast on "
-            "GPUs; auto compiles on a GPU if there are enough tiles.",
+            help="Compile the network, which takes about half a minute and makes it up to twice "
+            "as fast on GPUs; auto compiles on a GPU if that saves time.",
         ),
     ] = "auto",
     readers: Annotated[

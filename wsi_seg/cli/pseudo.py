@@ -46,9 +46,9 @@ def pseudo(
 ) -> None:
     """Turn confident predictions into pseudo-labels for training.
 
-    Pixels between the two probabilities are ignored; with --soft and neither of them, each pixel
-    counts with its probability. Slides that the run holds out are rejected, and manual labels are
-    never overwritten: set data.label of the recipe to another name. The recipe's
+    Pixels with a probability between --low and --high are ignored; with --soft alone, the network
+    is trained on the probability of every pixel. Slides that the run holds out are rejected, and
+    manual labels are never overwritten: set data.label of the recipe to another name. The recipe's
     data.pseudo_weight is the weight of such slides.
 
     For example:

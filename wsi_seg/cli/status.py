@@ -15,10 +15,11 @@ def status(
         typer.Argument(help="Collection that commands work on: of slides, or of predictions."),
     ] = Path("pred.zarr"),
     watch: Annotated[
-        bool, typer.Option("--watch", help="Say it again whenever it changes, until all is done.")
+        bool,
+        typer.Option("--watch", help="Print the status whenever it changes, until all is done."),
     ] = False,
     every: Annotated[
-        float, typer.Option(min=0.1, help="Seconds between two looks with --watch.")
+        float, typer.Option(min=0.1, help="Seconds between checks with --watch.")
     ] = 5.0,
     json_mode: JsonFlag = False,
 ) -> None:

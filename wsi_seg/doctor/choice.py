@@ -28,9 +28,9 @@ def examine_choices() -> Iterator[Finding]:
     yield Finding("--device", f"{device.name}, because {why}")
     yield Finding("--precision", f"{device.precision}, because {_why_precision(device)}")
     batch = batch_for(device, _TILE_PX)
-    how = "the faster one of this and a quarter of it is measured" if on_gpu else "all are as fast"
-    yield Finding("--batch", f"up to {counted(batch, 'tile')} of {_TILE_PX} pixels, because {how}")
-    yield _compile(device.name) if on_gpu else Finding("--compile", "off, because of the CPU")
+    how = "or a quarter of that if it is faster" if on_gpu else "more would not be faster"
+    yield Finding("--batch", f"up to {counted(batch, 'tile')} of {_TILE_PX} pixels; {how}")
+    yield _compile(device.name) if on_gpu else Finding("--compile", "off on a CPU")
     cores = available_cores()
     yield Finding("--readers", f"{default_readers()}, because of {counted(cores, 'core')}")
 
@@ -39,13 +39,13 @@ def _compile(gpu: str) -> Finding:
     if lacks := missing_compiler(gpu):
         advice = "large runs take up to twice as long"
         return Finding("--compile", f"off, because this machine lacks {lacks}", "note", advice)
-    return Finding("--compile", "where it saves more time than it costs")
+    return Finding("--compile", "if that saves time")
 
 
 def _why_precision(device: Device) -> str:
     if torch.device(device.name).type == "cuda":
         major, minor = torch.cuda.get_device_capability(device.name)
-        has = "multiplies bf16" if device.precision == "bf16" else "does not multiply bf16"
+        has = "supports bf16" if device.precision == "bf16" else "does not support bf16"
         return f"the GPU (compute capability {major}.{minor}) {has}"
-    has = "multiplies" if device.precision == "bf16" else "does not multiply"
-    return f"the processor {has} bf16 by itself"
+    has = "has" if device.precision == "bf16" else "has no"
+    return f"the processor {has} instructions for bf16"

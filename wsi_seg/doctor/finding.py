@@ -80,9 +80,9 @@ class Examination:
             for found in part:
                 lines += found.lines(marks[found.verdict])
         bad, notes = self._named("bad"), self._named("note")
-        end = f"does not work: {', '.join(bad)}" if bad else "all that is needed works"
+        end = f"does not work: {', '.join(bad)}" if bad else "all requirements are met"
         if notes:
-            end += f"; to note: {', '.join(notes)}"
+            end += f"; notes: {', '.join(notes)}"
         return lines + textwrap.wrap(end, _COLUMNS)
 
     def to_json(self) -> dict[str, object]:

@@ -191,7 +191,7 @@ def _rename(scratch: Path) -> Finding:
         new.rename(old)
         kept, seen = reader.read(), old.read_text()
     if seen == "new" and kept == "old" and not new.exists():
-        return Finding("rename", "replaces a file whole, also while it is read")
+        return Finding("rename", "replaces a file atomically, even while it is read")
     return Finding("rename", f"gives {kept!r} to a reader and {seen!r} to others", "bad",
                    "expected 'old' and 'new'; results could be seen half written")  # fmt: skip
 
@@ -203,8 +203,8 @@ def _exclusive(scratch: Path) -> Finding:
     try:
         path.open("x").close()
     except FileExistsError:
-        return Finding("exclusive files", "one of two that make the same file fails (O_EXCL)")
-    return Finding("exclusive files", "two can make the same file (O_EXCL)", "bad",
+        return Finding("exclusive files", "only one process can create a file (O_EXCL)")
+    return Finding("exclusive files", "two processes can create the same file (O_EXCL)", "bad",
                    "two commands could do the same work; use another file system")  # fmt: skip
 
 
@@ -227,18 +227,18 @@ def _times(scratch: Path) -> Finding:
 
 def _lock(scratch: Path) -> Finding:
     """Check that a lock of this process excludes another process."""
-    path, found = scratch / "lock", "keep no other process out (flock)"
+    path, found = scratch / "lock", "do not exclude other processes (flock)"
     with path.open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX)
             command = [sys.executable, "-S", "-E", "-c", _TRY_LOCK, str(path)]
             done = subprocess.run(command, capture_output=True, timeout=3, check=False)
         except OSError as error:
-            found = f"cannot be had (flock): {error.strerror or error}"
+            found = f"not available (flock): {error.strerror or error}"
         else:
             if done.returncode == 3:
-                shared = " of this machine; others were not asked"
+                shared = " of this machine; others were not tested"
                 where = shared if is_shared(file_system(path)) else ""
-                return Finding("locks", f"keep other processes out (flock){where}")
-    advice = "nothing rests on them; what a killed command had is free after a minute"
+                return Finding("locks", f"exclude other processes (flock){where}")
+    advice = "not required; work of a killed command is released after a minute"
     return Finding("locks", found, "note", advice)

@@ -44,7 +44,7 @@ def _processor(info: Path) -> Finding:
     flags = set(line[1].split()) if line else set()
     found = [name for name, flag in _FEATURES.items() if flag in flags]
     absent = [name for name in _FEATURES if name not in found]
-    lacks = f"; it lacks {', '.join(absent)}" if absent else ""
+    lacks = f"; without {', '.join(absent)}" if absent else ""
     return Finding("processor", f"{', '.join(found) or 'nothing of what follows'}{lacks}")
 
 

@@ -86,7 +86,7 @@ def examine_libraries(required: Sequence[str]) -> Iterator[Finding]:
         else:
             others += 1
     if others:
-        yield Finding("other libraries", f"{others}, each of a version that fits")
+        yield Finding("other libraries", f"{others}, all of supported versions")
 
 
 def examine_extras(required: Sequence[str]) -> Iterator[Finding]:

@@ -45,7 +45,7 @@ class SlideResult:
 
 
 def speed_costs(precision: str, labels: float, values: float) -> str:
-    """Describe how reduced precision changed the first tile, and whether that is much.
+    """Describe how reduced precision changed the first tile, and whether the change is large.
 
     Parameters
     ----------
@@ -56,12 +56,12 @@ def speed_costs(precision: str, labels: float, values: float) -> str:
 
     Examples
     --------
-    >>> speed_costs("bf16", 0.0001, 0.2).endswith("that is little")
+    >>> speed_costs("bf16", 0.0001, 0.2).endswith(": a small change")
     True
     """
-    verdict = "that is little"
+    verdict = "a small change"
     if labels > _MANY:
-        verdict = "that is much; compare the scores with those of --precision fp32"
+        verdict = "a large change; compare the scores with those of --precision fp32"
     return (
         f"speed ({precision}) changed the class of {labels:.2%} of the first tile's pixels, and "
         f"the probability of {values:.0%} by 1/255 or more: {verdict}"
@@ -137,7 +137,7 @@ class InferReport:
         busy = f"{describe_shares(self.shares)} of the time, " if self.shares else ""
         compiled = f", {self.compile_seconds:.1f} s of it compiling" if self.compile_seconds else ""
         lines = [
-            f"{slides}, {rate}, {counted(skipped, 'tile')} of background left out",
+            f"{slides}, {rate}, {counted(skipped, 'background tile')} skipped",
             f"{self.device}, {self.precision}, batch {self.batch}, {memory}",
             f"{busy}{self.start_seconds:.1f} s to start{compiled}",
             f"saved {_SAVED[self.saved]}",

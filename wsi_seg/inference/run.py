@@ -183,7 +183,8 @@ def infer_with(
     if shard is not None and (overwrite or adaptive):
         raise ConfigError(
             f"got --shard {shard} with {'--overwrite' if overwrite else '--overlap adaptive'}; "
-            "expected it alone: " + ("choose another --out" if overwrite else "fix the overlap")
+            "expected one without the other; "
+            + ("choose another --out" if overwrite else "choose an overlap from 0 to 0.9")
         )
     executor = executor or SerialExecutor(model, options, progress=progress)
     run = partial(_infer, model, overwrite=overwrite, executor=executor, progress=progress)

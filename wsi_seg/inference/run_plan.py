@@ -70,21 +70,16 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
 
     def lines(self) -> list[str]:
         """Format the plan as lines of text."""
-        total = f"{counted(len(self.slides), 'slide')}, {counted(self.tiles, 'tile')}, "
-        total += f"{self.skipped} of background "
-        lines = [f"{total}left out; {self.device.name}, {self.device.precision}"]
+        total = f"{counted(len(self.slides), 'slide')}, {counted(self.tiles, 'tile')}"
+        total += f", {counted(self.skipped, 'background tile')} skipped"
+        lines = [f"{total}; {self.device.name}, {self.device.precision}"]
         if self.first is not None:
             lines.append(
                 f"adaptive overlap: {counted(self.first, 'tile')} first, all of them at most"
             )
-        rows = [_slide_row(plans) for plans in self.slides]
-        lines += [
-            "{slide}: {height} x {width} px of level {level}, of {tile_px} px, {tiles} tiles, "
-            "{skipped} left out, {strips} strips".format_map(row)
-            for row in rows[:_LISTED]
-        ]
-        if len(rows) > _LISTED:
-            lines.append(f"and {counted(len(rows) - _LISTED, 'more slide')}")
+        lines += [_slide_line(plans) for plans in self.slides[:_LISTED]]
+        if len(self.slides) > _LISTED:
+            lines.append(f"and {counted(len(self.slides) - _LISTED, 'more slide')}")
         notes = dict.fromkeys(note for plans in self.slides for one in plans for note in one.notes)
         lines += [f"note: {note}" for note in list(notes)[:_LISTED]]
         return lines + ([] if self.memory is None else self.memory.lines())
@@ -266,6 +261,16 @@ def unfinished_batches(
         if isinstance(batches, list) and len(batches) == members:
             return tuple(map(int, batches))
     return None
+
+
+def _slide_line(plans: Sequence[SlidePlan]) -> str:
+    """Describe one slide to the user."""
+    row = _slide_row(plans)
+    tiles, strips = (counted(int(str(row[name])), name[:-1]) for name in ("tiles", "strips"))
+    return (
+        "{slide}: {height} x {width} px from level {level}, ".format_map(row)
+        + f"{tiles} of {row['tile_px']} px, {row['skipped']} skipped, {strips}"
+    )
 
 
 def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:

@@ -145,7 +145,7 @@ class Runner:
                 compiled = _pays_to_compile(plan.device, plan.tiles, rates[batches[0]])
         seconds = 0.0
         if compiled:
-            progress.note("compiling the network: about a minute the first time")
+            progress.note("compiling the network: about half a minute the first time")
             seconds = sum(
                 one.warm_up(batch, side)
                 for one, batch, side in zip(

@@ -99,7 +99,8 @@ def tile_slides(
     require_drawable(found.inside)
     if shard is not None and overwrite:
         raise ConfigError(
-            f"got --shard {shard} with --overwrite; expected it alone: choose another --out"
+            f"got --shard {shard} with --overwrite; expected one without the other; choose another "
+            "--out"
         )
     started = time.perf_counter()
     options = TileOptions(codec, opening, overwrite, found.mpp, found.inside)
