@@ -76,7 +76,7 @@ def test_what_is_pushed_is_fetched_at_its_revision(model, store, tmp_path):
         assert files["best.safetensors"] == model.read_bytes()
         page = files["README.md"].decode()
         assert "license: cc-by-4.0" in page
-        assert "| val dice | 0.8125 |" in page
+        assert "| val Dice | 0.8125 |" in page
         assert "--checkpoint hf://lab/glands" in page
         figures = [name for name in files if name.startswith("figures/")]
         assert len(figures) == 3

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from wsi_seg.models import ModelCard
+from wsi_seg.reporting.headings import heading
 from wsi_seg.reporting.training import METRICS, training_curves
 
 
@@ -47,7 +48,7 @@ def _readme(file: Path, card: ModelCard, licence: str) -> str:
         ("normalisation", f"mean {_list(card.mean)}, std {_list(card.std)} of image / 255"),
         ("output", card.output),
     ]
-    scores = [(name.replace("_", " "), f"{value:.4g}") for name, value in card.scores.items()]
+    scores = [(heading(name), f"{value:.4g}") for name, value in card.scores.items()]
     head = "\n".join(
         ["---", f"license: {licence.lower()}", "pipeline_tag: image-segmentation",
          "tags: [wsi-seg, histology, whole-slide-imaging]", "---"]

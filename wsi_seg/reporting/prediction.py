@@ -10,6 +10,7 @@ from wsi_seg.evaluation.cautions import cautions
 from wsi_seg.evaluation.review_objects import ReviewObject, list_review_objects
 from wsi_seg.evaluation.scores import Scores
 from wsi_seg.progress import Progress
+from wsi_seg.reporting.headings import heading
 from wsi_seg.reporting.page import (
     Section,
     facts,
@@ -27,14 +28,6 @@ from wsi_seg.store import Collection, Predictions, SlideStore
 
 MAX_SLIDES = 12
 MAX_CROPS = 10
-
-# Headers of keys that are not words; a suffix of a key that is a unit is looked up in `_UNITS`.
-_HEADS = {
-    "iou": "IoU", "tp": "true, px", "fp": "false, px", "fn": "missed, px", "hd95_um": "HD95, µm",
-    "hd95_px": "HD95, px", "object_ap": "object AP", "seconds": "time, s", "mpp": "µm per pixel",
-    "tiles_per_second": "tiles per s", "mpx_per_second": "Mpx per s",
-}  # fmt: skip
-_UNITS = {"_um2": "µm²", "_um": "µm", "_px": "px", "_seconds": "s", "_mm": "mm"}
 
 _WORST = (
     "Found objects that are mostly not true (blue), and true objects that were missed (red), with "
@@ -57,7 +50,7 @@ def score_sections(scores: Scores) -> list[Section]:
     classes, slides = data.get("classes"), data.get("slides")
     if isinstance(classes, Mapping):
         columns = list(_columns(list(classes.values())))
-        rows = [[_words(key), *(row.get(key) for row in classes.values())] for key in columns]
+        rows = [[heading(key), *(row.get(key) for row in classes.values())] for key in columns]
         plot = dot_plot(
             {
                 name: [s.counts.dice for s in scores.slides if s.class_name == name]
@@ -65,7 +58,9 @@ def score_sections(scores: Scores) -> list[Section]:
             },
             "Dice of each slide; bar: mean",
         )
-        rest = {_words(key): value for key, value in data.items() if isinstance(value, int | float)}
+        rest = {
+            heading(key): value for key, value in data.items() if isinstance(value, int | float)
+        }
         body = facts(rest) + table(["", *map(str, classes)], rows)
         sections.append(
             Section("Scores", body + figures([figure(plot, "Spread over slides")], "plots"))
@@ -73,7 +68,7 @@ def score_sections(scores: Scores) -> list[Section]:
     if isinstance(slides, Sequence):
         columns = list(_columns(slides))
         rows = [[row.get(column) for column in columns] for row in slides]
-        body = table([_words(c) for c in columns], rows, names=2, wide=True)
+        body = table([heading(c) for c in columns], rows, names=2, wide=True)
         sections.append(Section("Slides", body))
     curves = [
         figure(line_plot({y: (x_values, y_values)}, x, y, diagonal="reliab" in title), title)
@@ -157,17 +152,17 @@ def provenance_sections(predictions: Predictions, *, recipe: bool) -> list[Secti
             for key, value in settings.items()
             if all(_setting(store, key) == value for store in stores)
         }
-        sections.append(Section("Settings", facts({_words(k): v for k, v in common.items()})))
+        sections.append(Section("Settings", facts({heading(k): v for k, v in common.items()})))
     rows = [{"slide": store.name} | _run_figures(store) for store in stores if _run_figures(store)]
     if rows:
         columns = list(_columns(rows))
-        body = table([_words(c) for c in columns], [[r.get(c) for c in columns] for r in rows])
+        body = table([heading(c) for c in columns], [[r.get(c) for c in columns] for r in rows])
         sections.append(Section("Inference", body))
     training = first.get("training")
     if isinstance(training, Mapping) and training:
         plain = {k: v for k, v in training.items() if not isinstance(v, Mapping)}
         plain |= _prefixed("version of ", training.get("versions"))
-        body = facts({_words(k): v for k, v in plain.items()})
+        body = facts({heading(k): v for k, v in plain.items()})
         if recipe and isinstance(training.get("recipe"), Mapping):
             body += preformatted(yaml.safe_dump(training["recipe"], sort_keys=False))
         sections.append(Section("Model", body))
@@ -241,9 +236,9 @@ def _curves(
     keys = list(lists)
     for key in keys[1:]:
         if len(lists[key]) == len(lists[keys[0]]):
-            yield title or key, (_words(keys[0]), lists[keys[0]]), (_words(key), lists[key])
+            yield title or key, (heading(keys[0]), lists[keys[0]]), (heading(key), lists[key])
     for key, value in data.items():
-        yield from _curves(value, f"{title} {_words(key)}".strip())
+        yield from _curves(value, f"{title} {heading(key)}".strip())
 
 
 def _is_number(value: object) -> bool:
@@ -269,13 +264,3 @@ def _prefixed(prefix: str, values: object) -> dict[str, object]:
     if not isinstance(values, Mapping):
         return {}
     return {f"{prefix}{key}": value for key, value in values.items()}
-
-
-def _words(key: str) -> str:
-    """Return the header of a column, with its unit."""
-    if key in _HEADS:
-        return _HEADS[key]
-    for ending, unit in _UNITS.items():
-        if key.endswith(ending):
-            return f"{_words(key.removesuffix(ending))}, {unit}"
-    return key.replace("_", " ")

@@ -8,6 +8,7 @@ from pathlib import Path
 from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
 from wsi_seg.learn.position_bias import POSITION_BIAS, PositionBias
+from wsi_seg.reporting.headings import heading
 from wsi_seg.reporting.page import Section, facts, figure, figures, preformatted, table
 from wsi_seg.reporting.plots import bar_plot, line_plot
 from wsi_seg.reporting.position_bias import position_section
@@ -86,7 +87,7 @@ def _training(file: Path) -> str:
         [None if value is None else int(value) if name == "epoch" else value for name, value in row]
         for row in _rows(shown)[-_MAX_ROWS:]
     ]
-    heads = [name.replace("_", " ") for name in shown]
+    heads = [heading(name) for name in shown]
     return _card(file.parent) + figures(plots, "plots") + table(heads, rows, wide=True)
 
 
