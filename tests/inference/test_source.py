@@ -1,4 +1,5 @@
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -110,3 +111,27 @@ def test_a_ctrl_c_while_reads_are_handed_over_leaves_nothing_to_wait_for(monkeyp
     closing.start()
     closing.join(10)
     assert not closing.is_alive()
+
+
+def test_closing_waits_for_the_other_reads_of_a_unit_that_failed(monkeypatch):
+    store = MemoryStore(MemoryImage(np.zeros((48, 4096, 3), dtype=np.uint8)))
+    plan = plan_slide(store, card(None), InferOptions(overlap=0.0), strip_px=48)
+    rows = SourceRows(store.image, plan, range(len(plan.ys)))
+    assert len(next(rows.units()).parts) > 1
+    begun, ended = threading.Event(), threading.Event()
+
+    def read(_unit, part):
+        if part.start == 0:
+            assert begun.wait(10)
+            raise RuntimeError("a bug")
+        begun.set()
+        time.sleep(0.3)
+        ended.set()
+
+    monkeypatch.setattr("wsi_seg.store.cache.available_cores", lambda: 2)
+    monkeypatch.setattr(SourceRows, "read", lambda _, unit, part: read(unit, part))
+    ahead = ReadAhead([rows], Transfers(torch.device("cpu")), readers=2, nbytes=2**20)
+    with pytest.raises(RuntimeError, match="a bug"):
+        ahead.take()
+    ahead.close()
+    assert ended.is_set()

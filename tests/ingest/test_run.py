@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -453,3 +454,25 @@ def test_shards_write_the_collection_while_others_see_them(tmp_path, monkeypatch
     assert open_collection(out).names() == ("a",)
     assert seen
     assert all(registered for _, registered in seen)
+
+
+@pytest.mark.parametrize(("codec", "step"), [("zstd", "recode._read_into"), ("auto", "plan._plan")])
+def test_no_thread_works_on_a_slide_that_has_failed(tmp_path, monkeypatch, codec, step):
+    extents = (Extent(height=203, width=1500), Extent(height=101, width=750))
+    write_coordinate_tiff(tmp_path / "slide.tif", extents=extents, codec="deflate", tile_px=64)
+    begun, count, ended = threading.Event(), itertools.count(), []
+
+    def work(*_):
+        if next(count) == 0:
+            begun.wait(10)
+            raise SlideError("damaged")
+        begun.set()
+        time.sleep(0.3)
+        ended.append(True)
+
+    monkeypatch.setattr("wsi_seg.store.cache.available_cores", lambda: 2)
+    monkeypatch.setattr(f"wsi_seg.ingest.{step}", work)
+    with pytest.raises(SlideError, match="damaged"):
+        tile_slides([tmp_path / "slide.tif"], tmp_path / "s", codec=Codec(codec), progress=Silent())
+    assert ended
+    assert len(ended) == next(count) - 1

@@ -1,6 +1,10 @@
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
+import openslide
 import pytest
 import tifffile
 
@@ -47,6 +51,39 @@ def test_it_reads_on_after_close_and_refuses_what_is_outside(path):
     np.testing.assert_array_equal(slide.read(region), before)
     with pytest.raises(RegionError):
         slide.read(Region(level=0, y=299, x=0, height=2, width=1))
+
+
+def open_files(path):
+    return [one for one in Path("/proc/self/fd").iterdir() if one.exists() and one.samefile(path)]
+
+
+@pytest.mark.parametrize("fault", [False, True])
+def test_a_read_in_another_thread_survives_close_and_faults(path, monkeypatch, fault):
+    slide, region = OpenSlideSlide(path), Region(level=0, y=3, x=4, height=5, width=5)
+    expected, real = slide.read(region), openslide.OpenSlide.read_region
+    inside, closed = threading.Event(), threading.Event()
+
+    def slow(handle, *where):
+        inside.set()
+        assert closed.wait(10)
+        return real(handle, *where)
+
+    def damaged(*_):
+        raise openslide.OpenSlideError("damaged tile")
+
+    monkeypatch.setattr(openslide.OpenSlide, "read_region", slow)
+    with ThreadPoolExecutor(1) as other:
+        reading = other.submit(slide.read, region)
+        assert inside.wait(10)
+        if fault:
+            monkeypatch.setattr(openslide.OpenSlide, "read_region", damaged)
+            with pytest.raises(SlideError, match="damaged tile"):
+                slide.read(region)
+        else:
+            slide.close()
+        closed.set()
+        np.testing.assert_array_equal(reading.result(), expected)
+    assert not open_files(path)
 
 
 def test_what_openslide_cannot_open_is_one_sentence(tmp_path):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent
 from wsi_seg.inference.transfer import copy_to_device
 from wsi_seg.reading.resample import COLUMN_SCALE, ROW_SCALE, Taps, area_taps
-from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.cache import pool_map
 
 # Values to sum at a time.
 _BLOCK = {"cpu": 2**19, "cuda": 2**25}
@@ -150,7 +150,7 @@ def restore(
     for wanted in native.strips(rows):
         tops = range(wanted.y, wanted.y_end, step)
         parts = [range(top, min(top + step, wanted.y_end)) for top in tops]
-        yield wanted.y, np.concatenate(list(shared_pool().map(rows_of, parts)))
+        yield wanted.y, np.concatenate(pool_map(rows_of, parts))
 
 
 def rows_under(wanted: range, *, small: int, full: int) -> range:

@@ -203,9 +203,10 @@ class ReadAhead:
 
     def take(self) -> Unit:
         """Wait for the next unit and return it."""
-        unit, nbytes = self._ahead.popleft()
+        unit, nbytes = self._ahead[0]
         for read in unit.reads:
             read.result()
+        self._ahead.popleft()  # not before: `close` waits for the other reads of a failed unit
         self._budget.give(nbytes)
         self._fill()
         return unit

@@ -10,7 +10,7 @@ from wsi_seg.geometry import extend_pyramid
 from wsi_seg.ingest.recode import recode_layout
 from wsi_seg.ingest.verbatim import mismatch, verbatim_layout
 from wsi_seg.slides import NotCopyable, Slide, TileStreams
-from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.cache import pool_map
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, strip_layout
 
@@ -119,7 +119,7 @@ def plan_levels(slide: Slide, codec: Codec = AUTO) -> tuple[LevelPlan, ...]:
         If the codec is ``verbatim``, and the streams of a level cannot be copied.
     """
     levels = range(len(slide.pyramid.extents))
-    own = list(shared_pool().map(partial(_plan, slide, codec), levels))
+    own = pool_map(partial(_plan, slide, codec), levels)
     below_jpeg = own[-1].streams is not None and own[-1].streams.kind == "jpeg"
     if codec.name == "auto" and below_jpeg:  # lossless levels would be larger than the slide
         finest, coarser = (Encoding("jpeg", loss=loss) for loss in (_NEXT_QUALITY, codec.quality))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import Slide
 from wsi_seg.store.arrays import LevelArray
-from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.cache import pool_map
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout, strip_layout
 from wsi_seg.store.writer import write_rows
@@ -79,8 +79,7 @@ def recode_strip(
     ]
     if wanted is not None:
         blocks = [block for block in blocks if wanted[_chunks(block, array.chunk)].any()]
-    for _ in shared_pool().map(partial(_read_into, slide, rows, y), blocks):
-        pass
+    pool_map(partial(_read_into, slide, rows, y), blocks)
     if wanted is not None:
         strip = Region(level=level, y=y, x=0, height=height, width=width)
         for row, column in np.argwhere(~wanted[_chunks(strip, array.chunk)]):

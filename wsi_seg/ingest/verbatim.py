@@ -17,7 +17,7 @@ from wsi_seg.geometry import Extent, Region
 from wsi_seg.slides import Slide, TileStreams
 from wsi_seg.slides.tiles import pread
 from wsi_seg.store.arrays import LevelArray
-from wsi_seg.store.cache import shared_pool
+from wsi_seg.store.cache import pool_map
 from wsi_seg.store.codecs import Encoding
 from wsi_seg.store.layout import LevelLayout
 from wsi_seg.store.shards import write_shard
@@ -107,7 +107,7 @@ def copy_shard_row(streams: TileStreams, array: LevelArray, row: int) -> list[in
         crc32c of each shard, left to right; None for a shard without tiles.
     """
     columns = -(-array.extent.width // array.shard.width)
-    copied = list(shared_pool().map(partial(_copy_shard, streams, array, row), range(columns)))
+    copied = pool_map(partial(_copy_shard, streams, array, row), range(columns))
     if any(checksum is not None for checksum in copied):
         sync_shard_names(array, row)
     return copied

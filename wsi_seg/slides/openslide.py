@@ -70,7 +70,7 @@ class OpenSlideSlide(Slide):
         try:
             image = handle.read_region(location, region.level, (region.width, region.height))
         except openslide.OpenSlideError as error:
-            self.close()  # after an error, OpenSlide refuses further reads from the same handle
+            self._drop(handle)  # after an error, OpenSlide refuses further reads from it
             raise SlideError(f"{self.path}: {region} cannot be read: {error}") from error
         rgba = np.asarray(image)
         pixels: NDArray[np.uint8] = np.where(rgba[..., 3:] > 0, rgba[..., :3], self._background)
@@ -86,10 +86,13 @@ class OpenSlideSlide(Slide):
 
     def close(self) -> None:
         """Close the file; the next read opens it again."""
+        self._drop(self._handle)
+
+    def _drop(self, handle: Any) -> None:  # noqa: ANN401 (openslide has no types)
+        """Forget a handle, which closes its file once no thread reads from it any more."""
         with self._lock:
-            if self._handle is not None:
-                self._handle.close()
-            self._handle = None
+            if self._handle is handle:
+                self._handle = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return _reopen, (self.path, self._override)

@@ -4,8 +4,8 @@ import functools
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,19 @@ def shared_pool() -> ThreadPoolExecutor:
     A forked child gets its own pool; a new one is created if the number of cores changes.
     """
     return _pool(available_cores())
+
+
+def pool_map[T, R](work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Apply a function to all items in the shared pool, and return the results in their order.
+
+    After an error no item is started, and those that run are waited for: the caller may then close
+    what they read, and nothing is written any more.
+    """
+    jobs = [shared_pool().submit(work, item) for item in items]
+    try:
+        return [job.result() for job in jobs]
+    finally:
+        wait([job for job in jobs if not job.cancel()])
 
 
 @functools.lru_cache(maxsize=1)  # threads of a pool exit once it is garbage-collected
