@@ -178,9 +178,8 @@ def verb_of(function: Callable[..., object]) -> str:
 def _locked(
     folder: Path | None, makes: bool, anywhere: bool, verb: str
 ) -> AbstractContextManager[None]:
-    """Lock the folder, except in further processes of a distributed training."""
-    ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
-    if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
+    """Lock the folder, if there is one."""
+    if folder is None:
         return nullcontext()
     from wsi_seg.files.object_path import place
     from wsi_seg.store.lock import locked
