@@ -1,6 +1,7 @@
 """Owns sharding the work of a command over processes: ``--shard NUMBER/COUNT``."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,9 @@ _SCHEDULERS = (
     ("JOB_COMPLETION_INDEX", "", "", "JOB_COMPLETIONS"),
     ("RANK", "", "", "WORLD_SIZE"),
 )
+
+# Highest count: far more processes than run anywhere, and exact in floating point.
+_MOST = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +42,11 @@ class Shard:
     count: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.number <= self.count:
+        if not 1 <= self.number <= self.count <= _MOST:
             raise ConfigError(
                 f"got shard {self.number}/{self.count}; expected a number from 1 to the "
-                "count, such as 1/16 for the first of 16 and 16/16 for the last"
+                "count, such as 1/16 for the first of 16 and 16/16 for the last, and a count of at "
+                f"most {_MOST}"
             )
 
     @classmethod
@@ -60,7 +65,7 @@ class Shard:
         word, _, count = text.partition("/")
         if word == "auto":
             return _from_scheduler(os.environ if environment is None else environment, count)
-        if not (word.isdecimal() and count.isdecimal()):
+        if not re.fullmatch(r"\d{1,9}/\d{1,9}", text):
             raise ConfigError(
                 f"got --shard {text!r}; expected NUMBER/COUNT such as 3/16, auto, or auto/COUNT"
             )
@@ -110,10 +115,14 @@ def _from_scheduler(environment: Mapping[str, str], count: str) -> Shard:
                 f"which would be share {index + 1} of {counted}; expected tasks without gaps; "
                 "write --shard NUMBER/COUNT, counted from 1, such as 3/16"
             ) from error
-        except ValueError as error:
+        except (ValueError, ZeroDivisionError) as error:
+            given = {
+                name: environment[name] for name in (number, first, step) if name in environment
+            }
+            found = [f"{name}={value!r}" for name, value in (given | {total: counted}).items()]
             raise ConfigError(
-                f"got --shard auto with {number}={environment[number]!r} and {total}={counted!r}; "
-                "expected a whole number of each; write --shard NUMBER/COUNT"
+                f"got --shard auto with {' and '.join(found)}; expected a whole number of each, "
+                "and steps of at least 1; write --shard NUMBER/COUNT"
             ) from error
     raise ConfigError(
         "got --shard auto without SLURM_ARRAY_TASK_ID, JOB_COMPLETION_INDEX or RANK; expected one "

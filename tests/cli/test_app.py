@@ -1,10 +1,11 @@
 import subprocess
 import sys
 
+import pytest
 from typer.testing import CliRunner
 
 from wsi_seg import __version__
-from wsi_seg.cli.app import app
+from wsi_seg.cli.app import app, main
 
 HEAVY = ("torch", "dask", "rasterio", "zarr", "lightning", "tifffile", "numpy")
 
@@ -39,3 +40,13 @@ def test_it_runs_as_a_module():
         [sys.executable, "-m", "wsi_seg", "--help"], capture_output=True, text=True, check=True
     )
     assert "wsi-seg" in done.stdout
+
+
+def test_an_interrupt_before_the_command_begins_is_no_traceback(monkeypatch):
+    def interrupted(**_options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("wsi_seg.cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130

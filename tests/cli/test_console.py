@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.commands import run
 from wsi_seg.cli.console import Terminal, configure_logging, run_verb
 from wsi_seg.errors import BatchError, SlideError
+from wsi_seg.store.lock import locked
 
 
 def done(terminal: Terminal) -> dict[str, object]:
@@ -147,6 +149,28 @@ def test_a_held_folder_names_the_verb(tmp_path):
     body.__module__ = "wsi_seg.cli.tile"
     run_verb(body, json_mode=False, writes=tmp_path / "s", makes=True)
     assert '"wsi-seg tile"' in owners[0]
+
+
+@pytest.mark.parametrize("variable", ["RANK", "LOCAL_RANK", "SLURM_PROCID"])
+def test_every_task_of_a_scheduler_keeps_off_a_folder_in_use(variable, tmp_path, monkeypatch):
+    monkeypatch.setenv(variable, "1")
+    (tmp_path / "s.zarr").mkdir()
+    with locked(tmp_path / "s.zarr", "wsi-seg tile"):
+        refused = run("annotate", tmp_path / "s.zarr", tmp_path)
+    assert refused.exit_code == 1
+    assert "is in use by `wsi-seg tile`" in refused.stderr
+
+
+@pytest.mark.parametrize(("rank", "refuses"), [("1", False), ("0", True), ("", True)])
+def test_further_processes_of_a_training_write_where_the_first_one_does(
+    rank, refuses, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("LOCAL_RANK", rank)
+    (tmp_path / "run").mkdir()
+    with locked(tmp_path / "run", "wsi-seg train"):
+        said = run("train", tmp_path / "no.yaml", "--out", tmp_path / "run")
+    assert said.exit_code == 1
+    assert ("is in use by" in said.stderr) == refuses
 
 
 @pytest.mark.usefixtures("_root_logger")

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -217,3 +218,18 @@ def test_predictions_that_can_only_be_read(work, tmp_path):
         for folder in folders:
             folder.chmod(0o755)
     assert sorted(path.stem for path in found.glob("*.geojson")) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("closed", [".wsi_seg", "a"])
+@pytest.mark.parametrize("verb", ["status", "export"])
+def test_a_folder_that_cannot_be_read_is_named(work, closed, verb, tmp_path):
+    stores, said = collection_of(work, "export", tmp_path), tmp_path / "said"
+    words = (verb, stores) if verb == "status" else (verb, stores, "--geojson", tmp_path / "g")
+    (stores / ".wsi_seg/partial").mkdir()
+    (stores / closed).chmod(0)
+    try:
+        code = in_child(words, said, before=obey_permissions)
+    finally:
+        (stores / closed).chmod(0o755)
+    assert code == 1
+    assert re.search(rf"cannot (access|write) {stores / closed}/\S*: Perm.*; ", said.read_text())

@@ -299,3 +299,12 @@ def test_a_part_does_not_carry_the_model(stores):
         )  # fmt: skip
     assert sent
     assert max(sent) < 100_000
+
+
+@pytest.mark.parametrize("address", ["tcp://", "tcp://node7", "tcp://node7:x", "tls://node7:8786"])
+def test_an_address_that_cannot_be_used_is_refused(address):
+    with (
+        pytest.raises(ConfigError, match=f"'{address}': .*expected tcp://HOST:PORT"),
+        clusters.connected(address),
+    ):
+        pass

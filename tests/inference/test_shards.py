@@ -281,10 +281,41 @@ def test_a_count_can_be_given_where_the_scheduler_tells_none():
     assert Shard.parse("auto/16", {"JOB_COMPLETION_INDEX": "0"}) == Shard(1, 16)
 
 
-@pytest.mark.parametrize("text", ["0/4", "5/4", "3", "a/b", "-1/4", "auto", "auto/x", "1/0"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0/4",
+        "5/4",
+        "3",
+        "a/b",
+        "-1/4",
+        "auto",
+        "auto/x",
+        "1/0",
+        "1/" + "9" * 400,
+        "1/" + "9" * 5000,
+    ],
+)
 def test_other_shares_are_refused(text):
     with pytest.raises(ConfigError, match="shard"):
         Shard.parse(text, {})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"STEP": "0"}, "TASK_STEP='0'"),
+        ({"STEP": ""}, "TASK_STEP=''"),
+        ({"MIN": "first"}, "TASK_MIN='first'"),
+        ({"COUNT": ""}, "TASK_COUNT=''"),
+        ({"COUNT": "9" * 400}, "at most|share 3 of 9"),
+    ],
+)
+def test_a_variable_that_is_no_number_is_named(changed, said):
+    task = {"ID": "3", "MIN": "1", "STEP": "1", "COUNT": "4"} | changed
+    environment = {f"SLURM_ARRAY_TASK_{name}": value for name, value in task.items()}
+    with pytest.raises(ConfigError, match=said):
+        Shard.parse("auto", environment).cut([1.0, 2.0])
 
 
 def test_an_array_with_gaps_is_refused_in_the_words_of_its_scheduler():

@@ -114,6 +114,26 @@ def test_of_processes_at_once_none_does_what_another_does(tmp_path):
     assert len(folder.ends) == 1
 
 
+def test_claims_of_a_killed_process_are_gone_once_all_is_done(tmp_path):
+    claims = ".wsi_seg/turns/*/claims/*"
+    program = """
+        import os, sys
+        from pathlib import Path
+        from wsi_seg.progress import Silent
+        from wsi_seg.shard import Shard
+        from wsi_seg.store.turns import taking_turns
+        with taking_turns(
+            Path(sys.argv[1]), "export", Shard(1, 2), {"a": 2, "b": 1}, options={"a": Path("b")},
+            is_current=lambda name, result: True, progress=Silent(),
+        ) as turns:
+            turns.run(lambda name: os._exit(9), str, title="export")
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program), tmp_path], check=False)
+    assert len(list(tmp_path.glob(claims))) == 2  # of the slide and of the share
+    assert Folder(tmp_path, {"a": 2, "b": 1}).share(Shard(2, 2)) == []
+    assert not list(tmp_path.glob(claims))
+
+
 def test_a_failure_is_left_to_its_own_share_and_the_end_is_made_again(tmp_path):
     folder = Folder(tmp_path, {"a": 1, "b": 1})
     folder.bad = {"a"}

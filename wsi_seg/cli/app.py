@@ -1,5 +1,6 @@
 """Owns the program ``wsi-seg``: its commands and their global options."""
 
+import sys
 from collections.abc import Callable
 from typing import Annotated, Literal
 
@@ -34,7 +35,7 @@ from wsi_seg.cli import (
     verify,
     view,
 )
-from wsi_seg.cli.console import configure_logging, verb_of
+from wsi_seg.cli.console import INTERRUPTED, configure_logging, verb_of
 from wsi_seg.cli.ct import candidates, froc, lungs
 from wsi_seg.cli.help import VerbGroup, help_text
 
@@ -100,4 +101,7 @@ def _options(
 
 def main() -> None:
     """Run the program; the entry point of the ``wsi-seg`` script."""
-    app(prog_name="wsi-seg")
+    try:
+        app(prog_name="wsi-seg")
+    except KeyboardInterrupt:  # before the command began, which then says how to continue
+        sys.exit(INTERRUPTED)

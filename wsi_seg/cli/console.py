@@ -137,8 +137,8 @@ def run_verb(
     Raises
     ------
     typer.Exit
-        With code 1 after a `WsiSegError` (a message on stderr, or a table for a batch of slides),
-        or 130 after Ctrl-C. Any other exception is a bug and propagates.
+        With code 1 after a `WsiSegError` (a message on stderr, or a table for a batch of slides)
+        or a `PermissionError`, or 130 after Ctrl-C. Any other exception is a bug and propagates.
     """
     terminal = Terminal(json_mode=json_mode)
     code = 0
@@ -148,9 +148,10 @@ def run_verb(
             with _locked(writes, makes, anywhere, verb), naming_extra(f"wsi-seg {verb}"):
                 summary = {"status": "done", **body(terminal)}
             code = 0 if summary["status"] == "done" else FAILED
-        except WsiSegError as error:
+        except (WsiSegError, PermissionError) as error:
             terminal.progress.close()
-            summary, code = _report(error), FAILED
+            known = error if isinstance(error, WsiSegError) else _denied(error)
+            summary, code = _report(known), FAILED
         except KeyboardInterrupt:
             terminal.progress.close()
             same = "the same command without --overwrite" if overwrites else "the same command"
@@ -178,9 +179,8 @@ def verb_of(function: Callable[..., object]) -> str:
 def _locked(
     folder: Path | None, makes: bool, anywhere: bool, verb: str
 ) -> AbstractContextManager[None]:
-    """Lock the folder, except in further processes of a distributed training."""
-    ranks = ("LOCAL_RANK", "RANK", "SLURM_PROCID")
-    if folder is None or any(os.environ.get(rank, "0") != "0" for rank in ranks):
+    """Lock the folder, if there is one."""
+    if folder is None:
         return nullcontext()
     from wsi_seg.files.object_path import place
     from wsi_seg.store.lock import locked
@@ -239,6 +239,13 @@ def _report(error: WsiSegError) -> dict[str, object]:
     )
     _table(sys.stderr, ("slide", "reason"), list(error.failures.items()))
     return summary | {"failures": error.failures}
+
+
+def _denied(error: PermissionError) -> WsiSegError:
+    """Return the message of a file or folder that this user may not read or write."""
+    return WsiSegError(
+        f"cannot access {error.filename}: {error.strerror}; get permission to read and write it"
+    )
 
 
 def _as_json(value: object) -> object:

@@ -1,5 +1,6 @@
 """Owns ``wsi-seg train``."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -55,4 +56,7 @@ def train(
         terminal.next_command("wsi-seg", "infer", "--checkpoint", report.model)
         return report.to_json()
 
-    run_verb(body, json_mode, writes=None if dry_run else out, makes=True)
+    # Further processes of a distributed training write to the folder that the first has locked.
+    ranks = (os.environ.get(rank) for rank in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+    is_further = any(rank not in (None, "", "0") for rank in ranks)
+    run_verb(body, json_mode, writes=None if dry_run or is_further else out, makes=True)

@@ -82,6 +82,11 @@ def connected(cluster: str) -> Iterator[Client]:
             client = Client(cluster, timeout="10s")
         except OSError as error:
             raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
+        except (ValueError, TypeError) as error:  # no port, or tls without certificates
+            raise ConfigError(
+                f"got --cluster {cluster!r}: {error}; expected tcp://HOST:PORT, or tls:// with the "
+                "certificates in dask's configuration"
+            ) from error
         with _without_tracebacks(), client:
             yield client
     elif kind in ("local", "cuda", "slurm"):

@@ -97,6 +97,12 @@ class Claims:
             for before in range(number + 1):  # own claim last, so that no older one is taken over
                 self._path(part, before).unlink(missing_ok=True)
 
+    def sweep(self) -> None:
+        """Remove the claims of processes that exited."""
+        for part, is_alive in self.held().items():
+            if not is_alive and self.take(part):
+                self.give_back(part)
+
     def _path(self, part: str, number: int) -> Path:
         return self._folder / f"{part}.{number}"
 

@@ -122,10 +122,7 @@ def _present(folder: Path, note: Note) -> Iterator[Presence]:
 
 def _sweep(folder: Path, presence: Presence) -> None:
     """Remove claims and partially written files of killed processes."""
-    claims = Claims(folder / RUN, presence)
-    for part, is_alive in claims.held().items():
-        if not is_alive and claims.take(part):
-            claims.give_back(part)
+    Claims(folder / RUN, presence).sweep()
     if object_path(folder) is not None:  # object stores have no partially written objects
         return
     # Before the processes: files of processes that start after this must not be removed.

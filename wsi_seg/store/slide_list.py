@@ -1,6 +1,7 @@
 """Owns creating a collection, and the list of its slides."""
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -8,9 +9,13 @@ from wsi_seg.errors import OutputError, StoreError
 from wsi_seg.files.half_written import is_half_written
 from wsi_seg.files.object_folder import for_each
 from wsi_seg.files.object_path import object_path
+from wsi_seg.files.shared import opened_again
 from wsi_seg.store.group import create_group, wsi_seg_attributes
 from wsi_seg.store.names import METADATA, OWN
 from wsi_seg.store.own import make_own_folder
+
+# Folders that file systems have at their root, unreadable for users.
+_OF_DISKS = {"lost+found"}
 
 
 def create_collection(path: Path) -> None:
@@ -73,10 +78,18 @@ def slides_in(path: Path, *, known: Iterable[str] = ()) -> Iterator[str]:
         return
     with os.scandir(path) as folders:
         for folder in folders:
-            if folder.name[0] == ".":
+            if folder.name[0] == "." or folder.name in _OF_DISKS:
                 continue
-            if folder.name in whole or os.path.isfile(f"{folder.path}/{METADATA}"):  # noqa: PTH113
+            if folder.name in whole or _is_file(f"{folder.path}/{METADATA}"):
                 yield folder.name
+
+
+def _is_file(path: str) -> bool:
+    """Return whether a file exists; an error if that is unknown, unlike ``os.path.isfile``."""
+    try:
+        return stat.S_ISREG(opened_again(lambda: os.stat(path)).st_mode)  # noqa: PTH116
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def _write(path: Path, names: Sequence[str]) -> None:

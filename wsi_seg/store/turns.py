@@ -237,6 +237,11 @@ class Turns:
             self._files.write(_END, "result", before)
         self._claims.give_back(_END)
 
+    def tidy(self) -> None:
+        """Remove the claims of processes that exited, which matter only while slides are left."""
+        if not self.left:
+            self._claims.sweep()
+
     def _take_end(self) -> bool:
         """Claim the final step, waiting for its holder; return False if slides are left."""
         waits = _waits()
@@ -352,6 +357,8 @@ def taking_turns(
         files = TurnFiles(root, sizes)
         files.begin()
         try:
-            yield Turns(files, presence, shard, is_current, progress=progress)
+            turns = Turns(files, presence, shard, is_current, progress=progress)
+            yield turns
+            turns.tidy()
         finally:
             files.leave(presence.id)
