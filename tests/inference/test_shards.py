@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.cards import make_card
 from tests.makers.memory import PixelPredictor
-from wsi_seg.errors import BatchError, BusyError, ConfigError, StoreNotFoundError
+from wsi_seg.errors import BusyError, ConfigError, StoreError, StoreNotFoundError
 from wsi_seg.inference.executor import SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.run import infer_with
@@ -215,15 +215,25 @@ def test_a_shard_with_another_overlap_is_refused_while_one_is_at_work_and_leaves
 ):
     out, there = tmp_path / "p", Note.own("wsi-seg infer", shard="1/2", options="another run")
     assert run(stores, out, Shard(1, 2), stop=18) is None
-    with pytest.raises(BatchError, match="overlap") as caught:
+    with pytest.raises(StoreError, match=r"tall holds unfinished work with other .*: overlap was"):
         run([one for one in stores if one.name == "tall"], out, Shard(1, 1), overlap=0.25)
-    assert "unfinished work with other settings" in caught.value.failures["tall"]
     file = out / RUN / "node7-1-0.alive"
     file.write_text(json.dumps(asdict(replace(there, host="node7", kernel="of node7"))))
     with pytest.raises(BusyError, match="other options or other slides"):
         run(stores, out, Shard(2, 2))
     file.unlink()
     run(stores, out, Shard(1, 1))
+    run(stores, tmp_path / "calm")
+    assert digests(out) == digests(tmp_path / "calm")
+
+
+def test_a_shard_with_other_options_than_an_ended_one_is_refused(stores, tmp_path):
+    out = tmp_path / "p"
+    first = run(stores, out, Shard(1, 2))
+    assert first.slides or first.tiles
+    with pytest.raises(StoreError, match=r"overlap was 0\.5 and is now 0\.25"):
+        run(stores, out, Shard(2, 2), overlap=0.25)
+    run(stores, out, Shard(2, 2))
     run(stores, tmp_path / "calm")
     assert digests(out) == digests(tmp_path / "calm")
 

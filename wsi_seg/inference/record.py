@@ -7,8 +7,9 @@ The first process chooses them for all; `wsi-seg status` also reads the record.
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 
 from wsi_seg.files.atomic import write_atomic
@@ -22,7 +23,7 @@ from wsi_seg.inference.runner import Tuning
 from wsi_seg.inference.unfinished import is_complete
 from wsi_seg.predict.ensemble import Model
 from wsi_seg.store.claims import Claims
-from wsi_seg.store.names import METADATA, PARTIAL, RUN
+from wsi_seg.store.names import JOURNAL, METADATA, PARTIAL, RUN
 from wsi_seg.store.presence import Presence
 
 _ENDING = ".plan"
@@ -130,6 +131,18 @@ def agreed(out: Path, presence: Presence, record: RunRecord) -> RunRecord:
             return known
         finally:
             claims.give_back(part)
+
+
+def begun_in_other_runs(out: Path, name: str, slides: Set[str]) -> Iterator[str]:
+    """Yield a slide of each unfinished run of another name that has begun any of these slides."""
+    for other in read_records(out):
+        common = slides & other.slides.keys() if other.name != name else ()
+        begun = (
+            slide
+            for slide in common
+            if (out / slide / METADATA).is_file() or (out / PARTIAL / slide / JOURNAL).is_file()
+        )
+        yield from islice(begun, 1)
 
 
 def _with_ours(known: bytes, record: RunRecord) -> bytes:

@@ -23,7 +23,14 @@ from wsi_seg.inference.executor import Executor, SerialExecutor
 from wsi_seg.inference.options import InferOptions
 from wsi_seg.inference.output import SlideOutput
 from wsi_seg.inference.plan import finest
-from wsi_seg.inference.record import RunRecord, agreed, concluded, read_record, run_name
+from wsi_seg.inference.record import (
+    RunRecord,
+    agreed,
+    begun_in_other_runs,
+    concluded,
+    read_record,
+    run_name,
+)
 from wsi_seg.inference.report import InferReport, SlideResult
 from wsi_seg.inference.run_plan import Refine, RunPlan, options_for, plan_inference
 from wsi_seg.inference.runner import (
@@ -217,6 +224,9 @@ def _infer(
         )
         division = divide(plan.slides, shard)
         begin = _beginner(stores, plan, model, out, options, tuning, overwrite, presence)
+        if shard is not None:  # other shards have begun slides that are not opened here
+            for slide in begun_in_other_runs(out, name, record.slides.keys()):
+                begin(slide, division.parts[slide])  # raises if its settings differ
         rounds = Rounds(
             out,
             lambda name: begin(name, division.parts[name]),
