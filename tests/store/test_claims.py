@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from wsi_seg.files import half_written
 from wsi_seg.store import presence as presence_module
-from wsi_seg.store.claims import Claims
+from wsi_seg.store.claims import Claims, claims_in, owners_of
 from wsi_seg.store.presence import Note, Presence
 
 
@@ -54,6 +54,16 @@ def test_a_part_has_one_owner_until_that_has_ended(owners, tmp_path):
     assert two.claims.take("a")
     two.claims.give_back("a")
     assert not list(tmp_path.glob("a.*"))
+
+
+def test_a_claim_without_a_name_is_not_shown_yet(owners, tmp_path):
+    one = owners()
+    assert one.claims.take("a")
+    assert one.claims.take("b")
+    (tmp_path / "a.1").touch()  # another process creates it, then writes its name
+    (tmp_path / "c.0").touch()
+    assert owners_of(tmp_path) == dict.fromkeys("ab", one.presence.id)
+    assert {part: owner for part, (owner, _) in claims_in(tmp_path).items()} == owners_of(tmp_path)
 
 
 def test_a_process_killed_while_it_gives_back_leaves_its_part_to_one(owners, tmp_path):

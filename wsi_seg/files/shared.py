@@ -1,4 +1,4 @@
-"""Owns reading files that other machines may replace or remove (stale NFS handles)."""
+"""Owns reading files, and making folders, that others may replace or remove (stale NFS handles)."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ from pathlib import Path
 
 from wsi_seg.files.object_path import object_path
 
-# Attempts to reopen a file after ESTALE.
-_STALE = 5
+# Attempts to reopen a file after ESTALE, and to make a folder that others remove.
+_STALE, _REMOVED = 5, 5
 
 
 def read_replaced(path: Path) -> bytes:
@@ -60,6 +60,25 @@ def opened_again[Found](read: Callable[[], Found]) -> Found:
             if error.errno != errno.ESTALE:
                 raise
     return read()
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, unless it exists; others may remove it at the same time.
+
+    Raises
+    ------
+    OSError
+        If it cannot be created, or there is a file in its place.
+    """
+    for _ in range(_REMOVED):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError:  # pathlib also raises it for a folder that was removed since
+            if os.path.lexists(path) and not path.is_dir():
+                raise
+        else:
+            return
+    path.mkdir(parents=True, exist_ok=True)
 
 
 def names_in(folder: Path) -> list[str]:

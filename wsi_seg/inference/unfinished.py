@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wsi_seg.errors import OutputError
 from wsi_seg.files.object_folder import for_each
-from wsi_seg.files.shared import names_in
+from wsi_seg.files.shared import make_folder, names_in
 from wsi_seg.inference.options import STRIP_ROWS
 from wsi_seg.store import SlideStore, delete
 from wsi_seg.store.journal import read_settings
@@ -38,7 +38,7 @@ def mark_again(partial: Path) -> None:
         If the mark cannot be written.
     """
     try:
-        partial.mkdir(parents=True, exist_ok=True)
+        make_folder(partial)
         (partial / AGAIN).touch()
     except OSError as error:
         raise OutputError.of(partial, error) from error

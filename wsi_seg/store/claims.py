@@ -6,6 +6,7 @@ after ``part.0``: again only one succeeds, and no existing claim is modified.
 """
 
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -139,11 +140,7 @@ class Claims:
 
 def owners_of(folder: Path) -> dict[str, str]:
     """Return the last owner of each claimed part in a folder, whether alive or not."""
-    found = {}
-    for part, number in sorted(_last_numbers(folder).items()):
-        with suppress(FileNotFoundError):
-            found[part] = read_replaced(folder / f"{part}.{number}").decode()
-    return found
+    return {part: owner for part, _, owner in _named(folder)}
 
 
 def claims_in(folder: Path) -> dict[str, tuple[str, float]]:
@@ -152,12 +149,27 @@ def claims_in(folder: Path) -> dict[str, tuple[str, float]]:
     The time is in seconds since 1970, by the clock of the file server.
     """
     found = {}
-    for part, number in sorted(_last_numbers(folder).items()):
-        path = folder / f"{part}.{number}"
+    for part, path, owner in _named(folder):
         with suppress(FileNotFoundError):
-            taken = path.stat().st_mtime_ns / 1e9
-            found[part] = (read_replaced(path).decode(), taken)
+            found[part] = (owner, path.stat().st_mtime_ns / 1e9)
     return found
+
+
+def _named(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """Yield the last claim of each part that has a name, with its path and owner.
+
+    A claim without a name is being made at this moment, by a process that has not begun the part.
+    """
+    for part, number in sorted(_last_numbers(folder).items()):
+        for taken in range(number, -1, -1):
+            path = folder / f"{part}.{taken}"
+            try:
+                owner = read_replaced(path).decode()
+            except FileNotFoundError:  # given back
+                break
+            if owner:
+                yield part, path, owner
+                break
 
 
 def _last_numbers(folder: Path) -> dict[str, int]:

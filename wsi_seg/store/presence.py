@@ -24,7 +24,7 @@ from pathlib import Path
 
 from wsi_seg.files.half_written import partial_path
 from wsi_seg.files.object_path import object_path
-from wsi_seg.files.shared import names_in, opened_again, read_replaced
+from wsi_seg.files.shared import make_folder, names_in, opened_again, read_replaced
 
 # Seconds after the last heartbeat at which a process counts as exited, and between heartbeats.
 LEASE = 60.0
@@ -132,7 +132,7 @@ class Presence:
         while True:
             # Another process may remove the empty folder, or the unfinished file.
             with contextlib.suppress(FileNotFoundError):
-                final.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(final.parent)
                 self._make(final)
                 break
         try:

@@ -18,6 +18,7 @@ from wsi_seg.batch import Batch, run_each
 from wsi_seg.counts import counted
 from wsi_seg.errors import BusyError, OutputError, WsiSegError
 from wsi_seg.files.object_folder import for_each
+from wsi_seg.files.shared import make_folder
 from wsi_seg.progress import Progress
 from wsi_seg.shard import Shard
 from wsi_seg.store.claims import Claims
@@ -254,7 +255,7 @@ class Turns:
 
     def _take(self, part: str) -> bool:
         try:
-            self._files.claims.mkdir(parents=True, exist_ok=True)
+            make_folder(self._files.claims)
             return self._claims.take(part)
         except OSError as error:
             folder = self._files.claims
