@@ -1,8 +1,13 @@
+import itertools
+
+import numpy as np
 import pytest
 
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.learn.sampler import map_slides
 from wsi_seg.learn.split import split_slides
+from wsi_seg.store import create_collection
+from wsi_seg.testing.stores import write_image
 
 
 def names(stores):
@@ -91,6 +96,50 @@ def test_groups_are_merged_and_never_split(recipe_for, tmp_path):
         group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])
     with pytest.raises(ConfigError, match="in brackets"):
         recipe_for("data.group_pattern=x")
+
+
+@pytest.fixture
+def patients(tmp_path):
+    """Write slides of three patients, the second of each with pseudo-labels, and a recipe."""
+    from shapely.geometry import box
+
+    from wsi_seg.annotations import Annotation, Annotations
+    from wsi_seg.classes import ClassTable
+    from wsi_seg.config import load_recipe
+    from wsi_seg.masks.labels import write_labels
+    from wsi_seg.store import open_collection
+
+    create_collection(tmp_path / "store.zarr")
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    for patient, number in itertools.product("PQR", "12"):
+        name = f"{patient}-{number}"
+        write_image(tmp_path / "store.zarr" / name, pixels, {"kind": "slide"})
+        source = "pseudo" if number == "2" else "expert"
+        items = (Annotation(box(5, 5, 30, 30), "disc", source),)
+        store = open_collection(tmp_path / "store.zarr")[name]
+        write_labels(store, Annotations(items), ClassTable.named(["disc"]), "annotations")
+    (tmp_path / "recipe.yaml").write_text(
+        "classes: [{name: disc}]\nmpp: null\ndata: {stores: [store.zarr], group_pattern: '(.)-'}\n"
+    )
+    return lambda *settings: load_recipe(tmp_path / "recipe.yaml", settings)
+
+
+@pytest.mark.parametrize("setting", ["data.folds=3", "data.validation=0.3"])
+def test_pseudo_labels_of_a_held_out_patient_are_not_trained_on(patients, setting):
+    for split in split_slides(patients(setting)):
+        (held_out,) = names(split.validation)
+        rest = {"P", "Q", "R"} - {held_out[0]}
+        assert names(split.train) == sorted(f"{one}-{n}" for one in rest for n in "12")
+
+
+def test_named_held_out_slides_may_not_split_a_group(patients):
+    pattern = "data.group_pattern=.-(.)"
+    (split,) = split_slides(patients("data.validation=[P-1, Q-1, R-1]", pattern))
+    assert names(split.train) == ["P-2", "Q-2", "R-2"]
+    with pytest.raises(ConfigError, match="some slides of a group, but not Q-1;"):
+        split_slides(patients("data.validation=[P-1, R-1]", pattern))
+    (split,) = split_slides(patients("data.validation=[P-1]", "data.train=[P-2, Q-2]", pattern))
+    assert names(split.train) == ["P-2", "Q-2"]
 
 
 def test_a_slide_may_count_as_one_object(recipe_for):
