@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import RegionError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
-from wsi_seg.reading.readable import Readable, RegionReader
+from wsi_seg.reading.readable import RegionReader
 
 # A slide whose finest level is coarser than requested by more than this factor is refused.
 COARSEST_SLIDE = 1.2
@@ -174,7 +174,7 @@ def read_centred(
 
 
 def read_label(
-    label: Readable, extent: Extent, y: int, x: int, *, height: int, width: int
+    label: RegionReader, extent: Extent, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
     """Read a rectangle of a label map at any resolution, ``(height, width)`` uint8 class ids.
 
