@@ -226,10 +226,17 @@ def test_slides_with_truth_are_scored_next_to_one_without(seen, tmp_path):
     shutil.copytree(store / "painted", store / "bare")
     shutil.copytree(prediction / "painted", prediction / "bare")
     shutil.rmtree(store / "bare" / "labels" / "annotations")
+    shutil.copytree(store / "painted", store / "other")
+    shutil.copytree(prediction / "painted", prediction / "other")
+    label = store / "other" / "labels" / "annotations" / "zarr.json"
+    label.write_text(label.read_text().replace('"gland"', '"vessel"'))
     sources = ReportSources(prediction, slides=store)
     written = report(sources, tmp_path / "report.html", progress=Silent())
     assert written.sections[:3] == ("Warnings", "Scores", "Slides")
-    assert written.unscored == ("bare",)
+    assert written.unscored == ("bare", "other")
+    text = html.unescape((tmp_path / "report.html").read_text())
+    assert "because they have no label 'annotations': bare<" in text
+    assert "other: slide 'other': the prediction has classes gland" in text
 
 
 def test_what_is_neither_a_run_nor_a_prediction_is_refused(seen, tmp_path):
