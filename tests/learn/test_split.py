@@ -1,4 +1,5 @@
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.learn.sampler import map_slides
 from wsi_seg.learn.split import split_slides
-from wsi_seg.store import create_collection
+from wsi_seg.masks.objects import read_objects, write_objects
+from wsi_seg.store import create_collection, open_collection
 from wsi_seg.testing.stores import write_image
 
 
@@ -107,7 +109,6 @@ def patients(tmp_path):
     from wsi_seg.classes import ClassTable
     from wsi_seg.config import load_recipe
     from wsi_seg.masks.labels import write_labels
-    from wsi_seg.store import open_collection
 
     create_collection(tmp_path / "store.zarr")
     pixels = np.zeros((40, 50, 3), np.uint8)
@@ -140,6 +141,27 @@ def test_named_held_out_slides_may_not_split_a_group(patients):
         split_slides(patients("data.validation=[P-1, R-1]", pattern))
     (split,) = split_slides(patients("data.validation=[P-1]", "data.train=[P-2, Q-2]", pattern))
     assert names(split.train) == ["P-2", "Q-2"]
+
+
+@pytest.mark.parametrize("setting", ["data.folds=2", "data.validation=0.5"])
+def test_slices_of_a_volume_are_never_split(patients, setting, caplog):
+    """Neighbouring slices are nearly equal, whether or not the recipe has a group_pattern."""
+    folder = patients().data.stores[0]
+    for patient, number in itertools.product("PQR", "12"):
+        (folder / f"{patient}-{number}").rename(folder / f"ct{number}_z000{'PQR'.index(patient)}")
+    for store in open_collection(folder):
+        objects = read_objects(store, "annotations")
+        manual = replace(objects, source=np.full(len(objects), "expert"))
+        write_objects(store.path / "labels" / "annotations", manual)
+    alone = "data.group_pattern=null"
+    for split in split_slides(patients(setting, alone)):
+        held_out, trained = ({name[:3] for name in names(part)} for part in
+                             (split.validation, split.train))  # fmt: skip
+        assert len(held_out) == len(trained) == 1
+        assert held_out != trained
+    assert not caplog.messages
+    split_slides(patients("data.validation=[ct1_z0001]", alone))
+    assert "ct1_z0000, ct1_z0002: of the same volume" in caplog.text
 
 
 def test_a_slide_may_count_as_one_object(recipe_for):

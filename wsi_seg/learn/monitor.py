@@ -14,7 +14,7 @@ from wsi_seg.evaluation.calibration import Reliability, pooled
 from wsi_seg.evaluation.scores import Scores
 from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
-from wsi_seg.reading.slices import volume_of
+from wsi_seg.reading.slices import case_of
 
 # Rules of ``triplet``: if enough pixels are above a high threshold, all pixels above a low one are
 # of the class. They include the rules of the SIIM-ACR 2019 winner.
@@ -62,11 +62,6 @@ def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> 
     if not exclusive:
         row["val_triplet"] = _triplet(found)
     return row
-
-
-def case_of(slide: str) -> str:
-    """Return the volume of a slice, or the slide itself."""
-    return volume_of(slide) or slide
 
 
 def _counts_of_cases(values: SlideCounts) -> list[NDArray[np.int64]]:

@@ -53,7 +53,8 @@ def split_slides(recipe: Recipe) -> tuple[Split, ...]:
         parts = (_require_fitting(recipe, named, slides, labelled),)
     else:
         parts = (_drawn(recipe, slides, groups),)
-    return tuple(_split(stores, slides, held_out, groups) for held_out in parts)
+    declared = recipe.data.groups is not None or recipe.data.group_pattern is not None
+    return tuple(_split(stores, slides, part, groups, declared=declared) for part in parts)
 
 
 def learned_from(recipe: Recipe) -> tuple[SlideStore, ...]:
@@ -109,16 +110,25 @@ def _split(
     pool: Mapping[str, TrainingSlide],
     held_out: Sequence[str],
     groups: Mapping[str, str],
+    *,
+    declared: bool,
 ) -> Split:
+    """Leave out pseudo-labels of held-out groups; refuse other slides of them if declared."""
     seen = {groups[name] for name in held_out if name in groups}
-    train = [name for name in pool if name not in held_out and groups.get(name) not in seen]
-    split = [name for name in pool if name not in {*train, *held_out} and not pool[name].is_pseudo]
-    if split:
+    alike = [name for name in pool if name not in held_out and groups.get(name) in seen]
+    split = [name for name in alike if not pool[name].is_pseudo]
+    if split and declared:
         raise ConfigError(
             f"data.validation holds out some slides of a group, but not {', '.join(split)}; "
-            "expected whole groups (of one patient, or copies): name these, too, or list in "
-            "data.train the others only"
+            "expected whole groups: name these, too, or list in data.train the others only"
         )
+    if split:
+        logger.warning(
+            "%s: of the same volume as held-out slides, or copies of them, so that validation "
+            "scores are too high; name them in data.validation, too",
+            ", ".join(split),
+        )
+    train = [name for name in pool if name not in held_out and (name in split or name not in alike)]
     if not train:
         raise ConfigError(_nothing_left(pool))
     if not held_out:
