@@ -29,6 +29,7 @@ from wsi_seg.evaluation.rule_counts import ImageCounts, ObjectCounts
 from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.progress import Progress, Silent
+from wsi_seg.reading.slices import case_of
 from wsi_seg.store import Collection, Predictions, SlideStore
 from wsi_seg.store.class_view import ClassView
 
@@ -160,7 +161,7 @@ def search(
     ----------
     folds
         Predictions of each fold's held-out slides. The slides of a single collection are split into
-        ``parts`` folds.
+        ``parts`` folds, with all slices of a volume in one.
     slides
         Stores of the slides, with the truth.
     rules
@@ -195,6 +196,7 @@ def search(
     """
     rules = rules or grid(usual_highs(folds), (), (0.0,))
     fold: list[int] = []
+    cases: list[str] = []
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}
     unscored: dict[str, str] = {}
@@ -214,6 +216,7 @@ def search(
             else:
                 scores.append(found)
                 fold.append(number)
+                cases.append(case_of(name))
     if failures or (unscored and not scores):
         _require_some(fold, len(folds), failures | unscored)
     if len(scores) < 2:
@@ -224,7 +227,8 @@ def search(
     numbers = np.array(fold)
     names = [str(collection.path.parent.name) for collection in folds]
     if len(folds) == 1:
-        numbers = np.arange(len(scores)) % min(parts, len(scores))
+        of_case = np.unique(cases, return_inverse=True)[1]
+        numbers = of_case % min(parts, len(set(cases)))
         names = [f"part {number}" for number in range(int(numbers.max()) + 1)]
     report = choose(rules, np.stack(scores, axis=1), numbers, names)
     report = replace(report, unscored=tuple(unscored), failures=failures)
