@@ -47,6 +47,8 @@ def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> 
         Whether the classes are exclusive.
     """
     cases = [score.counts for score in scores.cases]
+    if not cases:  # all pixels are ignored
+        return {}
     shown = [counts.dice for counts in cases if counts.tp + counts.fn]
     row = {
         "val_dice": statistics.fmean(scores.pooled(name).dice for name in scores.class_names),
