@@ -79,6 +79,13 @@ def test_overrides_are_typed(recipe_file):
         ("data.validation=abc", r"data\.validation"),
         ("data.validation=1.0", r"data\.validation: .*less than 1"),
         ("augment=heavyy", "'stas' or 'heavy'"),
+        ("augment=[{noise: {std: [0.04, 0.01]}}]", r"0\.01\]; expected the smaller number first"),
+        (
+            "augment=[{one_of: {of: [{gamma: {limit: [9, 8]}}]}}]",
+            "expected the smaller number first",
+        ),
+        ("augment=[{one_of: {of: [{blur: {p: 0}}]}}]", "got p 0 for all steps of one_of"),
+        ("augment=[{elastic: {sigma: 0.5}}]", "greater than or equal to 1"),
         ("train.epochs", "expected KEY.KEY=VALUE"),
         ("classes.7.name=a", "not inside a section"),
         ("name.x=1", r"name: .*string"),

@@ -89,6 +89,9 @@ def test_rules_of_cases_build_on_the_common_rule(tmp_path):
     path.write_text("cases: {scan7: {treshold_hu: -150}}\n")
     with pytest.raises(ConfigError, match=r"treshold_hu.*threshold_hu"):
         read_lung_rules(path)
+    path.write_text("rule: {volume_l: [9, 0.2]}\n")
+    with pytest.raises(ConfigError, match=r"volume_l: .*expected the smaller number first"):
+        read_lung_rules(path)
 
 
 def test_what_is_missing_is_named(chest_store, tmp_path):

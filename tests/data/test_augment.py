@@ -94,6 +94,20 @@ STEPS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
+def test_steps_inside_one_of_draw_from_their_whole_range():
+    """Whether one_of is applied must not decide how strong its step is."""
+    light = {"brightness_contrast": {"brightness": 0, "contrast": 0.2}}
+    step = StepConfig.model_validate_json(json.dumps({"one_of": {"p": 0.2, "of": [light]}}))
+    grey, label = np.full((4, 4, 3), 100, np.uint8), np.zeros((4, 4), np.uint8)
+    augmenter = Augmenter((step,))
+    seeds = np.random.default_rng(0).integers(0, 2**31, (500, 4)).tolist()
+    values = [int(augmenter(grey, label, side=4, seeds=four)[0].mean()) for four in seeds]
+    changed = [value for value in values if value != 100]
+    assert 60 < len(changed) < 140
+    assert min(changed) < 84
+    assert max(changed) > 116
+
+
 def test_every_key_is_tested():
     assert {next(iter(step)) for step in STEPS} == set(StepConfig.model_fields)
 

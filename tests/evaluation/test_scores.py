@@ -1,14 +1,18 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.makers.memory import MemoryImage, MemoryStore
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import StoreError
+from wsi_seg.evaluation.calibration import slide_reliability
 from wsi_seg.evaluation.compare import evaluate_slide
 from wsi_seg.evaluation.scores import Counts, Scores, SlideScore
+from wsi_seg.evaluation.search import slide_scores
+from wsi_seg.learn.monitor import figures
+from wsi_seg.postprocess.rule import Rule
 from wsi_seg.progress import Silent
 
 CLASSES = ClassTable.named(["gland", "vessel"])
@@ -32,11 +36,30 @@ def pair(found, true, true_classes=CLASSES):
     hnp.arrays(np.uint8, (23, 17), elements=st.sampled_from([0, 1, 2, 255])),
 )
 def test_counts_are_those_of_whole_arrays_and_ignored_pixels_do_not_count(found, true):
+    assume((true != 255).any())
     scores = evaluate_slide(*pair(found, true), label="truth", progress=Silent())
     valid = true != 255
     for entry, score in zip(CLASSES, scores, strict=True):
         a, b = (found == entry.id) & valid, (true == entry.id) & valid
         assert score.counts == Counts(int((a & b).sum()), int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+@pytest.mark.parametrize("mode", [None, "exclusive", "overlapping"])
+def test_a_slide_of_ignored_pixels_has_no_scores(mode):
+    """Its Dice would be 1, as that of empty masks, and raise every mean over slides."""
+    table = ClassTable.named(["gland", "vessel"], mode=mode)
+    planes = () if table.planes is None else (table.planes,)
+    classes = {"classes": table.to_json()}
+    values = MemoryImage(np.full((5, 7, 2), 90, np.uint8), attributes=classes)
+    found = MemoryStore(
+        values, name="s", prediction=label(np.zeros((5, 7, *planes), np.uint8), classes=table)
+    )
+    true = label(np.full((5, 7, *planes), 255, np.uint8), classes=table)
+    slide = MemoryStore(MemoryImage(np.zeros((5, 7, 3), np.uint8)), name="s", truth=true)
+    assert evaluate_slide(found, slide, label="truth", progress=Silent()) == []
+    assert slide_reliability(found, slide, label="truth") == {}
+    assert slide_scores(found, slide, [Rule(0.5, 0.5)], label="truth") is None
+    assert figures(Scores(()), {"s": {}}) == {}
 
 
 def test_per_slide_and_pooled_dice_differ_and_empty_against_empty_is_one():

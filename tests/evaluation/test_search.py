@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -5,13 +7,15 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tests.makers.memory import MemoryImage, MemoryStore
+from tests.makers.painted import paint_prediction
 from wsi_seg.classes import ClassTable
 from wsi_seg.errors import ConfigError
-from wsi_seg.evaluation.search import choose, grid, slide_scores
+from wsi_seg.evaluation.search import choose, grid, search, slide_scores
 from wsi_seg.geometry import Extent
 from wsi_seg.postprocess.decide import decide
 from wsi_seg.postprocess.rule import Rule
 from wsi_seg.postprocess.strips import argmax_strips
+from wsi_seg.store import open_collection, open_predictions
 
 CLASSES = ClassTable.named(["a", "b"])
 EXCLUSIVE = ClassTable.named(["a", "b"], mode="exclusive")
@@ -32,6 +36,9 @@ def test_scores_are_those_of_deciding_by_each_rule(table, probability, true):
     slide = MemoryStore(MemoryImage(np.zeros((13, 11, 3), np.uint8)), name="s", truth=label)
     scores = slide_scores(prediction, slide, rules, label="truth")
     valid = true != 255
+    assert (scores is None) == (not valid.any())
+    if scores is None:
+        return
     for rule, score in zip(rules, scores, strict=True):
         strips = decide(
             argmax_strips(image, strip_px=5),
@@ -63,6 +70,17 @@ def test_the_cross_fold_score_is_never_selected_on_itself():
     changed[:, 2] = [0.9, 0.1, 0.0]
     again = choose(rules, changed, np.array([0, 1, 2]), ["f0", "f1", "f2"])
     assert again.folds[2].rule == report.folds[2].rule
+
+
+def test_slices_of_a_volume_are_in_one_part(tmp_path):
+    """Otherwise, rules are scored on slices that are nearly those that selected them."""
+    seen = paint_prediction(tmp_path)
+    for collection in (seen.store, seen.prediction):
+        for name in ("ct1_z0000", "ct1_z0001", "ct2_z0000", "ct2_z0001"):
+            shutil.copytree(collection / "painted", collection / name)
+        shutil.rmtree(collection / "painted")
+    predictions, slides = open_predictions(seen.prediction), open_collection(seen.store)
+    assert len(search([predictions], slides, grid([0.5], [], [0])).folds) == 2
 
 
 def test_a_grid_leaves_out_what_cannot_be_and_one_fold_is_refused():

@@ -1,8 +1,15 @@
+import itertools
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 from wsi_seg.errors import ConfigError, StoreError
 from wsi_seg.learn.sampler import map_slides
 from wsi_seg.learn.split import split_slides
+from wsi_seg.masks.objects import read_objects, write_objects
+from wsi_seg.store import create_collection, open_collection
+from wsi_seg.testing.stores import write_image
 
 
 def names(stores):
@@ -91,6 +98,70 @@ def test_groups_are_merged_and_never_split(recipe_for, tmp_path):
         group_slides(recipe_for("data.group_pattern=([^_]+)_").data, ["a-1"])
     with pytest.raises(ConfigError, match="in brackets"):
         recipe_for("data.group_pattern=x")
+
+
+@pytest.fixture
+def patients(tmp_path):
+    """Write slides of three patients, the second of each with pseudo-labels, and a recipe."""
+    from shapely.geometry import box
+
+    from wsi_seg.annotations import Annotation, Annotations
+    from wsi_seg.classes import ClassTable
+    from wsi_seg.config import load_recipe
+    from wsi_seg.masks.labels import write_labels
+
+    create_collection(tmp_path / "store.zarr")
+    pixels = np.zeros((40, 50, 3), np.uint8)
+    for patient, number in itertools.product("PQR", "12"):
+        name = f"{patient}-{number}"
+        write_image(tmp_path / "store.zarr" / name, pixels, {"kind": "slide"})
+        source = "pseudo" if number == "2" else "expert"
+        items = (Annotation(box(5, 5, 30, 30), "disc", source),)
+        store = open_collection(tmp_path / "store.zarr")[name]
+        write_labels(store, Annotations(items), ClassTable.named(["disc"]), "annotations")
+    (tmp_path / "recipe.yaml").write_text(
+        "classes: [{name: disc}]\nmpp: null\ndata: {stores: [store.zarr], group_pattern: '(.)-'}\n"
+    )
+    return lambda *settings: load_recipe(tmp_path / "recipe.yaml", settings)
+
+
+@pytest.mark.parametrize("setting", ["data.folds=3", "data.validation=0.3"])
+def test_pseudo_labels_of_a_held_out_patient_are_not_trained_on(patients, setting):
+    for split in split_slides(patients(setting)):
+        (held_out,) = names(split.validation)
+        rest = {"P", "Q", "R"} - {held_out[0]}
+        assert names(split.train) == sorted(f"{one}-{n}" for one in rest for n in "12")
+
+
+def test_named_held_out_slides_may_not_split_a_group(patients):
+    pattern = "data.group_pattern=.-(.)"
+    (split,) = split_slides(patients("data.validation=[P-1, Q-1, R-1]", pattern))
+    assert names(split.train) == ["P-2", "Q-2", "R-2"]
+    with pytest.raises(ConfigError, match="some slides of a group, but not Q-1;"):
+        split_slides(patients("data.validation=[P-1, R-1]", pattern))
+    (split,) = split_slides(patients("data.validation=[P-1]", "data.train=[P-2, Q-2]", pattern))
+    assert names(split.train) == ["P-2", "Q-2"]
+
+
+@pytest.mark.parametrize("setting", ["data.folds=2", "data.validation=0.5"])
+def test_slices_of_a_volume_are_never_split(patients, setting, caplog):
+    """Neighbouring slices are nearly equal, whether or not the recipe has a group_pattern."""
+    folder = patients().data.stores[0]
+    for patient, number in itertools.product("PQR", "12"):
+        (folder / f"{patient}-{number}").rename(folder / f"ct{number}_z000{'PQR'.index(patient)}")
+    for store in open_collection(folder):
+        objects = read_objects(store, "annotations")
+        manual = replace(objects, source=np.full(len(objects), "expert"))
+        write_objects(store.path / "labels" / "annotations", manual)
+    alone = "data.group_pattern=null"
+    for split in split_slides(patients(setting, alone)):
+        held_out, trained = ({name[:3] for name in names(part)} for part in
+                             (split.validation, split.train))  # fmt: skip
+        assert len(held_out) == len(trained) == 1
+        assert held_out != trained
+    assert not caplog.messages
+    split_slides(patients("data.validation=[ct1_z0001]", alone))
+    assert "ct1_z0000, ct1_z0002: of the same volume" in caplog.text
 
 
 def test_a_slide_may_count_as_one_object(recipe_for):

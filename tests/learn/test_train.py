@@ -266,6 +266,22 @@ def test_the_loss_is_that_of_the_mixed_batch(recipe_for, card_of, kind):
     assert not torch.equal(found, plain.training_step(batch, 0)["loss"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "key", "value"),
+    [
+        (("optimizer.betas=[0.5, 0.99]",), "betas", (0.5, 0.99)),
+        (("optimizer.name=sgd", "optimizer.momentum=0.8"), "momentum", 0.8),
+        ((), "betas", (0.95, 0.999)),
+    ],
+)
+def test_one_cycle_keeps_the_momentum_of_the_recipe(recipe_for, card_of, settings, key, value):
+    recipe = recipe_for(*settings)
+    card = card_of(recipe)
+    learner = TrainingNetwork(build_network(card.spec), classes=1)
+    found: Any = SegmentationTask(learner, card, recipe, steps_per_epoch=4).configure_optimizers()
+    assert found["optimizer"].param_groups[0][key] == value
+
+
 def test_restain_statistics_are_measured_on_the_training_slides(recipe_for):
     recipe = recipe_for("augment=[{d4: {}}, {one_of: {of: [{restain: {}}, {hflip: {}}]}}]")
     (split,) = split_slides(recipe)

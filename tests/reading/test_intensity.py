@@ -168,6 +168,17 @@ def test_outside_of_the_tissue_is_painted_over():
         seen(pixels, outside_tissue=170)
 
 
+def test_of_a_fine_mask_a_coarse_level_is_read():
+    """Memory must not grow with the size of a mask that was drawn at full resolution."""
+    sizes = ((HEIGHT, WIDTH), (38, 48))
+    image = ArrayImage(tuple(np.full((*size, 3), 90, np.uint8) for size in sizes))
+    tissue = ArrayImage((np.zeros(sizes[0], np.uint8), np.ones(sizes[1], np.uint8)))
+    config = IntensityConfig(outside_tissue=170)
+    coarse = Region(level=1, y=0, x=0, height=38, width=48)
+    found = PreparedImage(image, config, None, None, tissue).read(coarse)
+    assert (found == 90).all()
+
+
 def test_nothing_asked_for_is_the_slide_itself_and_what_was_measured_is_reported():
     slide = Slide(stained(STAINS["here"]))
     assert prepared_image(slide, IntensityConfig()) is slide.image

@@ -186,6 +186,28 @@ def test_the_worst_patches_are_shown_with_their_truth(seen, tmp_path):
     assert "The patches cannot be shown" in out.read_text()
 
 
+def test_the_worst_patches_of_a_phase_have_its_size(seen, tmp_path):
+    """A phase may change patch_px and mpp; its patches are those that it was trained on."""
+    base = f"classes: [{{name: gland}}]\ndata: {{stores: [{seen.store}]}}\nmpp: 1.0\n"
+    pictures = []
+    for name, settings, part in (
+        ("small", "patch_px: 64\n", "."),
+        ("large", "patch_px: 128\n", "."),
+        ("phases", "patch_px: 64\nphases: [{name: last, patch_px: 128}]\n", "last"),
+    ):
+        run = make_run(tmp_path / name)
+        (run / "recipe.yaml").write_text(base + settings)
+        (run / part).mkdir(exist_ok=True)
+        (run / part / "metrics.csv").write_text("epoch,loss\n1,0.5\n")
+        (run / part / "worst.csv").write_text("slide,y,x,loss\npainted,900,800,1.25\n")
+        report(ReportSources(run), tmp_path / "report.html", progress=Silent())
+        pictures += re.findall(
+            r"data:image/jpeg;base64,([^\"]+)", (tmp_path / "report.html").read_text()
+        )
+    small, large, last = pictures
+    assert last == large != small
+
+
 def test_without_slides_or_truth_what_is_known_is_reported(seen, tmp_path):
     out = tmp_path / "report.html"
     bare = report(ReportSources(seen.prediction), out, progress=Silent())
@@ -204,10 +226,17 @@ def test_slides_with_truth_are_scored_next_to_one_without(seen, tmp_path):
     shutil.copytree(store / "painted", store / "bare")
     shutil.copytree(prediction / "painted", prediction / "bare")
     shutil.rmtree(store / "bare" / "labels" / "annotations")
+    shutil.copytree(store / "painted", store / "other")
+    shutil.copytree(prediction / "painted", prediction / "other")
+    label = store / "other" / "labels" / "annotations" / "zarr.json"
+    label.write_text(label.read_text().replace('"gland"', '"vessel"'))
     sources = ReportSources(prediction, slides=store)
     written = report(sources, tmp_path / "report.html", progress=Silent())
     assert written.sections[:3] == ("Warnings", "Scores", "Slides")
-    assert written.unscored == ("bare",)
+    assert written.unscored == ("bare", "other")
+    text = html.unescape((tmp_path / "report.html").read_text())
+    assert "because they have no label 'annotations': bare<" in text
+    assert "other: slide 'other': the prediction has classes gland" in text
 
 
 def test_what_is_neither_a_run_nor_a_prediction_is_refused(seen, tmp_path):

@@ -277,6 +277,16 @@ def test_weights_correct_for_the_importance_map():
         assert mean == pytest.approx(truth, abs=0.015)
 
 
+@pytest.mark.parametrize(("height", "width"), [(100, 100), (100, 4000)])
+def test_weights_of_slides_that_a_patch_covers(height, width):
+    """On a slide without room for other centres, the only one stands for all its cells."""
+    box = (5, width // 2, 9, width // 2 + 4)
+    maps = [slide_map(name, height=height, width=width, boxes=[box]) for name in "ab"]
+    drawn = sampler(maps, MixConfig(objects=1), patches=100, side=128, weighted=True).epoch(0)
+    reached = min(1.0, 132 / width)
+    assert drawn.weight == pytest.approx(reached, rel=0.05)
+
+
 def test_a_huge_slide_fits_in_50_mb_and_follows_the_map():
     """100,000 x 100,000 px, 5,000 objects: 100,000 draws within 1 % of the map."""
     side, cells = 100_000, 1563

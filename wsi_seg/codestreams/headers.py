@@ -79,7 +79,8 @@ def _jpeg(data: bytes) -> tuple[int, int]:
     """Return height and width in the frame header."""
     for marker, body in jpeg_segments(data):
         if marker in _FRAMES:
-            return _pair(">HH", body[1:])
+            height, width = struct.unpack_from(">HH", body[1:])
+            return int(height), int(width)
     raise ValueError("no frame header")
 
 
@@ -140,11 +141,6 @@ class _Bits:
         taken = self._value & ((1 << count) - 1)
         self._value >>= count
         return taken
-
-
-def _pair(form: str, data: bytes) -> tuple[int, int]:
-    first, second = struct.unpack_from(form, data)
-    return int(first), int(second)
 
 
 def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
-from wsi_seg.config.section import Section, Share, Unit
+from wsi_seg.config.section import Rising, Section, Share, Unit
 
 Odd = Annotated[int, Field(ge=3, le=99)]
 Positive = Annotated[float, Field(gt=0)]
@@ -23,7 +23,7 @@ class AffineConfig(Chance):
 
     rotate: Annotated[float, Unit("degrees")] = Field(default=45, ge=0, le=180)
     """Largest rotation in either direction."""
-    scale: Annotated[tuple[Positive, Positive], Unit("factor")] = (0.8, 1.2)
+    scale: Annotated[tuple[Positive, Positive], Rising, Unit("factor")] = (0.8, 1.2)
     """Smallest and largest scale."""
     shift: Annotated[Share, Unit("fraction of the side")] = 0.0625
     """Largest shift in either direction."""
@@ -45,7 +45,7 @@ class ElasticConfig(Chance):
 
     alpha: Annotated[float, Unit("pixels")] = Field(default=120, gt=0)
     """Largest displacement before smoothing."""
-    sigma: Annotated[float, Unit("pixels")] = Field(default=6, gt=0)
+    sigma: Annotated[float, Unit("pixels")] = Field(default=6, ge=1)
     """Standard deviation of the Gaussian that smooths the displacements."""
 
 
@@ -97,28 +97,28 @@ class HsvConfig(Chance):
 class GammaConfig(Chance):
     """Gamma correction."""
 
-    limit: Annotated[tuple[Positive, Positive], Unit("percent")] = (80, 120)
+    limit: Annotated[tuple[Positive, Positive], Rising, Unit("percent")] = (80, 120)
     """Smallest and largest gamma."""
 
 
 class NoiseConfig(Chance):
     """Gaussian noise."""
 
-    std: Annotated[tuple[Share, Share], Unit("fraction of the full range")] = (0.01, 0.04)
+    std: Annotated[tuple[Share, Share], Rising, Unit("fraction of the full range")] = (0.01, 0.04)
     """Smallest and largest standard deviation."""
 
 
 class BlurConfig(Chance):
     """Gaussian blur."""
 
-    px: Annotated[tuple[Odd, Odd], Unit("pixels")] = (3, 5)
+    px: Annotated[tuple[Odd, Odd], Rising, Unit("pixels")] = (3, 5)
     """Smallest and largest width of the kernel, both odd."""
 
 
 class CompressionConfig(Chance):
     """JPEG compression."""
 
-    quality: tuple[Quality, Quality] = (40, 90)
+    quality: Annotated[tuple[Quality, Quality], Rising] = (40, 90)
     """Lowest and highest JPEG quality."""
 
 
@@ -127,7 +127,7 @@ class DropoutConfig(Chance):
 
     holes: int = Field(default=8, ge=1, le=1000)
     """Largest number of holes."""
-    side: Annotated[tuple[Share, Share], Unit("fraction of the patch")] = (0.05, 0.15)
+    side: Annotated[tuple[Share, Share], Rising, Unit("fraction of the patch")] = (0.05, 0.15)
     """Smallest and largest side of a hole."""
 
 
@@ -162,6 +162,12 @@ class OneOfConfig(Chance):
 
     of: tuple["StepConfig", ...] = Field(min_length=1)
     """Steps to choose from; their ``p`` are relative weights."""
+
+    @model_validator(mode="after")
+    def _any_weight(self) -> Self:
+        if not any(step.chosen is not None and step.chosen.p for step in self.of):
+            raise ValueError("got p 0 for all steps of one_of; expected at least one above 0")
+        return self
 
 
 class StepConfig(Section):

@@ -23,9 +23,10 @@ class OptimizerConfig(Section):
     weight_decay: float = Field(default=1e-4, ge=0)
     """Weight decay, for all weights."""
     momentum: _Beta | None = None
-    """Momentum (``sgd`` only); null is 0.9."""
+    """Momentum (``sgd`` only); null is 0.9, or that of ``one_cycle``."""
     betas: tuple[_Beta, _Beta] | None = None
-    """Decay rates of the moment estimates (all but ``sgd``)."""
+    """Decay rates of the moment estimates (all but ``sgd``); with null, ``one_cycle`` sets the
+    first."""
     eps: Positive | None = None
     """Term added to denominators for numerical stability (all but ``sgd`` and ``lion``)."""
     lookahead: bool = False
@@ -51,6 +52,11 @@ class OptimizerConfig(Section):
                 raise ValueError(f"{self.name} takes no {key}; leave it out")
         return self
 
+    @property
+    def sets_momentum(self) -> bool:
+        """Whether the momentum is set, and not left to the optimiser or the schedule."""
+        return self.momentum is not None or self.betas is not None
+
 
 # Options of each schedule with their defaults.
 _OPTIONS: dict[str, dict[str, float | None]] = {
@@ -67,7 +73,9 @@ _OPTIONS: dict[str, dict[str, float | None]] = {
 class ScheduleConfig(Section):
     """Learning-rate schedule; null is the schedule's own default.
 
-    ``one_cycle`` rises over the fraction ``rise`` of the run, then falls to 0 along a cosine.
+    ``one_cycle`` rises over the fraction ``rise`` of the run, then falls to 0 along a cosine;
+    meanwhile, momentum (or the first of ``betas``) falls from 0.95 to 0.85 and rises again, unless
+    the recipe sets it.
     ``cosine`` falls to ``min_lr`` over ``epochs`` (null: the whole run), and rises again if the
     run is longer. ``warm_restarts`` falls in the same way, then restarts with a period
     ``multiply`` times as long. ``cyclic`` rises from ``min_lr`` to ``lr`` and falls back within

@@ -7,12 +7,22 @@ schema.
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, GetJsonSchemaHandler
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 # Fraction of a whole, 0 to 1.
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def _rising(ends: tuple[float, float]) -> tuple[float, float]:
+    if ends[0] > ends[1]:
+        raise ValueError(f"got {list(ends)}; expected the smaller number first")
+    return ends
+
+
+# Of a range: its smallest and its largest number.
+Rising = AfterValidator(_rising)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from wsi_seg.config.section import Section
+from wsi_seg.config.section import Rising, Section
 from wsi_seg.config.text import read_yaml
 from wsi_seg.errors import ConfigError
 
@@ -51,7 +51,7 @@ class LungRule(Section):
     smooth_mm: Positive = 0.7
     least_area_mm2: Positive = 30.0
     most_eccentric: Annotated[float, Field(gt=0, lt=1)] = 0.99
-    volume_l: tuple[float, float] = (0.68, 8.2)
+    volume_l: Annotated[tuple[float, float], Rising] = (0.68, 8.2)
     large_area_mm2: Positive = 6000.0
     off_axis_mm: Positive = 62.0
     keep: Annotated[int, Field(ge=1)] | None = None

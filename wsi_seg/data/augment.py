@@ -1,7 +1,8 @@
 """Owns augmentation of single patches by albumentations, reproducible from a seed."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +44,7 @@ class Augmenter:
         cv2.setNumThreads(0)  # loader workers already use all cores
         steps = PRESETS[augment] if isinstance(augment, str) else augment
         self._pipeline = alb.Compose([_transform(step) for step in steps])
+        self._seeded = list(_each(self._pipeline.transforms))
         self._larger = OVERSIZE if _names(steps) & _SPATIAL else 1.0
 
     def side_to_cut(self, side: int) -> int:
@@ -71,7 +73,8 @@ class Augmenter:
         tuple of NDArray[np.uint8]
             Image ``(side, side, C)``, and label ``(side, side)`` or ``(side, side, K)``.
         """
-        for step, transform in enumerate(self._pipeline.transforms):
+        # In this order, because albumentations seeds the steps inside one_of like one_of itself.
+        for step, transform in enumerate(self._seeded):
             transform.set_random_seed(seeds[step % len(seeds)] + step)
         changed = self._pipeline(image=image, mask=label)
         start = (len(image) - side) // 2
@@ -104,6 +107,13 @@ def _names(steps: Iterable[StepConfig]) -> set[str]:
         if step.one_of is not None:
             found |= _names(step.one_of.of)
     return found
+
+
+def _each(transforms: Iterable[Any]) -> Iterator[Any]:
+    """Yield all transforms, each before those inside it."""
+    for transform in transforms:
+        yield transform
+        yield from _each(getattr(transform, "transforms", ()))
 
 
 def _transform(step: StepConfig) -> object:

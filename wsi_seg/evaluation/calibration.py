@@ -20,7 +20,6 @@ from wsi_seg.evaluation.softmax import best_temperature, softmax_losses
 from wsi_seg.progress import Progress
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Predictions, SlideStore
-from wsi_seg.store.class_view import ClassView
 
 _VALUES = 256
 _BINS = 10
@@ -217,8 +216,7 @@ def slide_reliability(
     for found, true in compared(prediction, truth, label):
         of_pair = _counted(found, true, label)
         # Without annotations of a class, all its pixels are ignored.
-        unknown = isinstance(true, ClassView) and not any(c.counts.any() for c in of_pair.values())
-        counts |= {} if unknown else of_pair
+        counts |= of_pair if any(one.counts.any() for one in of_pair.values()) else {}
     return counts
 
 

@@ -35,7 +35,6 @@ from wsi_seg.postprocess.strips import label_strips
 from wsi_seg.postprocess.write import write_decision
 from wsi_seg.progress import Progress, Silent
 from wsi_seg.store import Collection, Predictions, SlideStore, store_digest
-from wsi_seg.store.class_view import ClassView
 from wsi_seg.store.names import DECISION_LABEL, LABELS, PREDICTION_LABEL
 
 _TOLERANCE_UM = 2.0  # about the agreement of outlines by different annotators
@@ -68,9 +67,9 @@ def evaluate(
 ) -> Scores:
     """Score predictions against a label of the slides: pixels, tiles, objects and outlines.
 
-    Slides without the label are skipped and listed in the result, and so are those that cannot be
-    compared; `Scores.require_whole` raises an error for the latter. Several processes may score one
-    collection together; see `share.evaluate_share`.
+    Slides without the label, or with no pixel to score, are skipped and listed in the result, and
+    so are those that cannot be compared; `Scores.require_whole` raises an error for these. Several
+    processes may score one collection together; see `share.evaluate_share`.
 
     The truth is sampled at the pixel centres of the prediction's level, from its own level of that
     size or the next finer one. Pixels labelled 255 (ignore) do not count.
@@ -174,6 +173,8 @@ class Scoring:
             measures=self.measures,
             progress=self.progress,
         )
+        if not found:
+            return ScoredSlide(name, lack=f"slide {name}: all pixels of {self.label!r} are ignored")
         calibrated = self.measures.calibration and prediction.saved != "labels"
         reliability = slide_reliability(prediction, truth, label=self.label) if calibrated else {}
         maps: tuple[str, ...] = ()
@@ -248,7 +249,7 @@ def evaluate_slide(
     measures: Measures = Measures(),  # noqa: B008 (frozen)
     progress: Progress,
 ) -> list[SlideScore]:
-    """Score every class on one slide; see `evaluate`."""
+    """Score every class on one slide, but those whose pixels are all ignored; see `evaluate`."""
     return [
         score
         for found, true in compared(prediction, truth, label)
@@ -291,8 +292,8 @@ def _scores(
             outlines.add(strip)
         progress.advance(strip.found.size / 1e6)
     progress.finish()
-    if isinstance(truth, ClassView) and not confusion.any():
-        return []  # the class is not annotated on this slide
+    if not confusion.any():
+        return []  # all pixels are ignored, as those of a class that is not annotated
     objects = {} if matcher is None else matcher.counts(found_classes)
     distances = {} if outlines is None else outlines.distances()
     tiles = {} if measures.tile_px is None else tile_dices(found, true, measures.tile_px)

@@ -32,6 +32,9 @@ _BOX_PX = 256
 # Rows that are outlined at a time; memory holds all polygons in them.
 _STRIP_PX = 256
 
+# A found object that overlaps the truth by a smaller fraction is false.
+_MIN_OVERLAP = 0.5
+
 Kind = Literal["found", "missed", "true"]
 
 _DRAWN = ClassTable.named(["drawn"])
@@ -72,6 +75,12 @@ class ReviewObject:
     probability: float | None = None
     overlap: float | None = None
     error_mass: float | None = None
+
+    @property
+    def status(self) -> Literal["found", "false", "missed", "true"]:
+        """Kind of the object, but ``false`` for found ones that are mostly not true."""
+        false = self.kind == "found" and self.overlap is not None and self.overlap < _MIN_OVERLAP
+        return "false" if false else self.kind
 
     def to_json(self) -> dict[str, object]:
         """Return JSON values, with the bounding box as x, y, x_end, y_end in level-0 pixels."""

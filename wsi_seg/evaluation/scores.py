@@ -18,7 +18,7 @@ from wsi_seg.evaluation.intervals import dice_of, interval, mean_of
 from wsi_seg.evaluation.matching import ObjectCounts
 from wsi_seg.evaluation.pairing import unscored_lines
 from wsi_seg.notebook import lines_html
-from wsi_seg.reading.slices import volume_of
+from wsi_seg.reading.slices import case_of, volume_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,7 +214,7 @@ class Scores:
         """
         found: dict[tuple[str, str], SlideScore] = {}
         for score in self.slides:
-            case = volume_of(score.slide) or score.slide
+            case = case_of(score.slide)
             before = found.get((case, score.class_name))
             found[case, score.class_name] = (
                 replace(score, slide=case) if before is None else before.joined(score)

@@ -29,8 +29,8 @@ from wsi_seg.evaluation.rule_counts import ImageCounts, ObjectCounts
 from wsi_seg.postprocess.rule import Rule, write_rule
 from wsi_seg.postprocess.strips import argmax_strips
 from wsi_seg.progress import Progress, Silent
+from wsi_seg.reading.slices import case_of
 from wsi_seg.store import Collection, Predictions, SlideStore
-from wsi_seg.store.class_view import ClassView
 
 # Default thresholds; 0 keeps the most probable of exclusive classes, as inference does.
 _HIGHS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -153,14 +153,14 @@ def search(
 ) -> SearchReport:
     """Find the rule with the best per-slide Dice, averaged over slides and classes.
 
-    Slides without the label are skipped and listed in the result, and so are those that cannot be
-    compared; `SearchReport.require_whole` raises an error for the latter.
+    Slides without the label, or with no pixel to score, are skipped and listed in the result, and
+    so are those that cannot be compared; `SearchReport.require_whole` raises an error for these.
 
     Parameters
     ----------
     folds
         Predictions of each fold's held-out slides. The slides of a single collection are split into
-        ``parts`` folds.
+        ``parts`` folds, with all slices of a volume in one.
     slides
         Stores of the slides, with the truth.
     rules
@@ -195,6 +195,7 @@ def search(
     """
     rules = rules or grid(usual_highs(folds), (), (0.0,))
     fold: list[int] = []
+    cases: list[str] = []
     scores: list[NDArray[np.float64]] = []
     failures: dict[str, str] = {}
     unscored: dict[str, str] = {}
@@ -203,8 +204,7 @@ def search(
         def work(name: str, found: Predictions = predictions) -> NDArray[np.float64] | str:
             if name not in slides:
                 raise StoreError(f"{slides.path} has no slide {name!r}")
-            lack = lack_of_truth(slides[name], label)
-            return lack or slide_scores(found[name], slides[name], rules, label=label)
+            return _scores_or_lack(found[name], slides[name], rules, label)
 
         batch = run_each(predictions.names(), work, title="search", progress=progress)
         failures |= batch.failures
@@ -214,6 +214,7 @@ def search(
             else:
                 scores.append(found)
                 fold.append(number)
+                cases.append(case_of(name))
     if failures or (unscored and not scores):
         _require_some(fold, len(folds), failures | unscored)
     if len(scores) < 2:
@@ -224,7 +225,8 @@ def search(
     numbers = np.array(fold)
     names = [str(collection.path.parent.name) for collection in folds]
     if len(folds) == 1:
-        numbers = np.arange(len(scores)) % min(parts, len(scores))
+        of_case = np.unique(cases, return_inverse=True)[1]
+        numbers = of_case % min(parts, len(set(cases)))
         names = [f"part {number}" for number in range(int(numbers.max()) + 1)]
     report = choose(rules, np.stack(scores, axis=1), numbers, names)
     report = replace(report, unscored=tuple(unscored), failures=failures)
@@ -264,22 +266,34 @@ def choose(
     )
 
 
+def _scores_or_lack(
+    prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], label: str
+) -> NDArray[np.float64] | str:
+    """Return the scores of a slide, or why it has none."""
+    lack = lack_of_truth(truth, label)
+    if lack is not None:
+        return lack
+    found = slide_scores(prediction, truth, rules, label=label)
+    return f"slide {truth.name}: all pixels of {label!r} are ignored" if found is None else found
+
+
 def slide_scores(
     prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], *, label: str
-) -> NDArray[np.float64]:
+) -> NDArray[np.float64] | None:
     """Compute the Dice ``(rules,)`` of one slide, averaged over classes, in a single pass.
 
-    The Dice of empty masks is 1. Only the thresholds and ``min_area`` of rules are applied.
+    The Dice of empty masks is 1; the result is None if all pixels are ignored. Only the thresholds
+    and ``min_area`` of rules are applied.
     """
     parts = [_scores(*pair, rules, label) for pair in compared(prediction, truth, label)]
-    scores: NDArray[np.float64] = np.mean([one for one in parts if one is not None], axis=0)
-    return scores
+    known = [one for one in parts if one is not None]
+    return np.array(np.mean(known, axis=0)) if known else None
 
 
 def _scores(
     prediction: SlideStore, truth: SlideStore, rules: Sequence[Rule], label: str
 ) -> NDArray[np.float64] | None:
-    """Compute the Dice of classes that do not overlap; None for a class without annotations."""
+    """Compute the Dice of classes that do not overlap; None if all pixels are ignored."""
     image, true = prediction.probabilities, truth.label(label)
     classes = image.classes
     require_same_slide(prediction, truth)
@@ -296,7 +310,7 @@ def _scores(
         images.add(strip)
         for counts in objects.values():
             counts.add(strip)
-    if isinstance(truth, ClassView) and not images.scored:
+    if not images.scored:
         return None
     for counts in objects.values():
         counts.close(len(classes) + 1)

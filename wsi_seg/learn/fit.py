@@ -148,7 +148,7 @@ def fit(
 
 @rank_zero_only
 def _check_position(patches: Patches, out: Path) -> None:
-    r"""Measure the position bias of the best network, and warn about it\."""
+    """Measure the position bias of the best network, and warn about it."""
     found = measure_position_bias(out / BEST, patches.first(), pick_device("auto"))
     found.write(out / POSITION_BIAS)
     for warning in found.warnings():

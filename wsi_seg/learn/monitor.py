@@ -14,7 +14,7 @@ from wsi_seg.evaluation.calibration import Reliability, pooled
 from wsi_seg.evaluation.scores import Scores
 from wsi_seg.learn.history import Row
 from wsi_seg.postprocess.rule import least_above
-from wsi_seg.reading.slices import volume_of
+from wsi_seg.reading.slices import case_of
 
 # Rules of ``triplet``: if enough pixels are above a high threshold, all pixels above a low one are
 # of the class. They include the rules of the SIIM-ACR 2019 winner.
@@ -47,6 +47,8 @@ def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> 
         Whether the classes are exclusive.
     """
     cases = [score.counts for score in scores.cases]
+    if not cases:  # all pixels are ignored
+        return {}
     shown = [counts.dice for counts in cases if counts.tp + counts.fn]
     row = {
         "val_dice": statistics.fmean(scores.pooled(name).dice for name in scores.class_names),
@@ -62,11 +64,6 @@ def figures(scores: Scores, values: SlideCounts, *, exclusive: bool = False) -> 
     if not exclusive:
         row["val_triplet"] = _triplet(found)
     return row
-
-
-def case_of(slide: str) -> str:
-    """Return the volume of a slice, or the slide itself."""
-    return volume_of(slide) or slide
 
 
 def _counts_of_cases(values: SlideCounts) -> list[NDArray[np.int64]]:

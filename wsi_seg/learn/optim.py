@@ -106,9 +106,17 @@ def clip_gradients(network: nn.Module, config: OptimizerConfig) -> None:
 
 
 def build_schedule(
-    optimizer: Optimizer, config: ScheduleConfig, *, epochs: int, steps_per_epoch: int
+    optimizer: Optimizer,
+    config: ScheduleConfig,
+    *,
+    epochs: int,
+    steps_per_epoch: int,
+    keep_momentum: bool = False,
 ) -> LRScheduler | None:
-    """Build the schedule to step after each optimiser step; None for ``plateau``."""
+    """Build the schedule to step after each optimiser step; None for ``plateau``.
+
+    ``keep_momentum`` keeps that of the optimiser, which ``one_cycle`` otherwise replaces.
+    """
     if config.name == "plateau":
         return None
     if config.name == "one_cycle":
@@ -119,6 +127,7 @@ def build_schedule(
             max_lr=rates,
             total_steps=epochs * steps_per_epoch + 1,
             pct_start=config.option("rise"),
+            cycle_momentum=not keep_momentum,
         )
     warm = round(config.option("warmup_epochs") * steps_per_epoch)
     span = config.option("epochs") if config.name not in ("constant", "cosine") else 0.0

@@ -24,6 +24,7 @@ from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import background, label_map
 from wsi_seg.progress import Progress
+from wsi_seg.reading.resample import under_centres
 from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
     Collection,
@@ -279,8 +280,9 @@ class _HardLabels:
 
     def at(self, extent: Extent, strip: Region) -> NDArray[np.uint8]:
         """Return the class ids at the pixel centres of a strip of an image of this extent."""
-        down = _nearest(np.arange(strip.y, strip.y_end), extent.height, self._extent.height)
-        across = _nearest(np.arange(extent.width), extent.width, self._extent.width)
+        full = self._extent
+        down = under_centres(strip.y, strip.height, full=full.height, small=extent.height)
+        across = under_centres(0, extent.width, full=full.width, small=extent.width)
         found = self.rows(int(down[0]), int(down[-1] - down[0]) + 1)
         return found[np.ix_(down - down[0], across)]
 
@@ -319,8 +321,3 @@ def _ignore_empty_tiles(ids: NDArray[np.uint8], tile: int) -> None:
             window = ids[y : y + tile, x : x + tile]
             if not ((window > 0) & (window < IGNORE)).any():
                 window[:] = IGNORE
-
-
-def _nearest(pixels: NDArray[np.int64], length: int, source: int) -> NDArray[np.int64]:
-    """Return the source pixels that contain the centres of these pixels."""
-    return np.minimum((pixels * 2 + 1) * source // (2 * length), source - 1)

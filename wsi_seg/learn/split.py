@@ -28,23 +28,33 @@ class Split:
 def split_slides(recipe: Recipe) -> tuple[Split, ...]:
     """Open the recipe's collections and split their slides, once or per fold.
 
-    Slides with pseudo-labels are training slides in every fold, and never held out.
+    Slides with pseudo-labels are never held out, and training slides in every fold but those that
+    hold out a slide of their group.
 
     Raises
     ------
     ConfigError
-        If a name is unknown, occurs twice or in both sets, or no training slide remains.
+        If a name is unknown, occurs twice or in both sets, a group is split, or no training slide
+        remains.
     StoreError
         If a collection or an object table cannot be opened.
     """
     stores = _open_all(recipe.data.stores)
     labelled, pool = _pool(recipe, stores)
     slides = {name: TrainingSlide.of(stores[name], recipe.data.label) for name in pool}
+    validation = recipe.data.validation
+    named: list[str] | None = None
+    if not isinstance(validation, float | int):
+        named = _require_names("data.validation", validation, stores, labelled)
+    groups = group_slides(recipe.data, sorted({*pool, *(named or ())}))
     if recipe.data.folds is not None:
-        parts = _folds(recipe, recipe.data.folds, slides)
+        parts = _folds(recipe, recipe.data.folds, slides, groups)
+    elif named is not None:
+        parts = (_require_fitting(recipe, named, slides, labelled),)
     else:
-        parts = (_held_out(recipe, slides, stores, labelled),)
-    return tuple(_split(stores, slides, held_out) for held_out in parts)
+        parts = (_drawn(recipe, slides, groups),)
+    declared = recipe.data.groups is not None or recipe.data.group_pattern is not None
+    return tuple(_split(stores, slides, part, groups, declared=declared) for part in parts)
 
 
 def learned_from(recipe: Recipe) -> tuple[SlideStore, ...]:
@@ -96,9 +106,29 @@ def _nothing_left(pool: Collection[str]) -> str:
 
 
 def _split(
-    stores: Mapping[str, SlideStore], pool: Mapping[str, TrainingSlide], held_out: Sequence[str]
+    stores: Mapping[str, SlideStore],
+    pool: Mapping[str, TrainingSlide],
+    held_out: Sequence[str],
+    groups: Mapping[str, str],
+    *,
+    declared: bool,
 ) -> Split:
-    train = [name for name in pool if name not in held_out]
+    """Leave out pseudo-labels of held-out groups; refuse other slides of them if declared."""
+    seen = {groups[name] for name in held_out if name in groups}
+    alike = [name for name in pool if name not in held_out and groups.get(name) in seen]
+    split = [name for name in alike if not pool[name].is_pseudo]
+    if split and declared:
+        raise ConfigError(
+            f"data.validation holds out some slides of a group, but not {', '.join(split)}; "
+            "expected whole groups: name these, too, or list in data.train the others only"
+        )
+    if split:
+        logger.warning(
+            "%s: of the same volume as held-out slides, or copies of them, so that validation "
+            "scores are too high; name them in data.validation, too",
+            ", ".join(split),
+        )
+    train = [name for name in pool if name not in held_out and (name in split or name not in alike)]
     if not train:
         raise ConfigError(_nothing_left(pool))
     if not held_out:
@@ -124,7 +154,7 @@ def _open_all(paths: Sequence[Path]) -> dict[str, SlideStore]:
 
 
 def _folds(
-    recipe: Recipe, count: int, slides: Mapping[str, TrainingSlide]
+    recipe: Recipe, count: int, slides: Mapping[str, TrainingSlide], groups: Mapping[str, str]
 ) -> tuple[Sequence[str], ...]:
     """Return the slides that each fold holds out; every slide is held out once."""
     areas = {
@@ -132,29 +162,42 @@ def _folds(
         for name, slide in slides.items()
         if not slide.is_pseudo
     }
-    return make_folds(areas, group_slides(recipe.data, sorted(areas)), count, seed=recipe.seed)
+    return make_folds(areas, groups, count, seed=recipe.seed)
 
 
-def _held_out(
+def _require_fitting(
     recipe: Recipe,
+    names: Sequence[str],
     slides: Mapping[str, TrainingSlide],
-    stores: Mapping[str, SlideStore],
     labelled: Mapping[str, SlideStore],
-) -> list[str]:
-    validation, label = recipe.data.validation, recipe.data.label
-    if not isinstance(validation, float | int):
-        names = _require_names("data.validation", validation, stores, labelled)
-        named = [slides.get(name) or TrainingSlide.of(labelled[name], label) for name in names]
-        pseudo = [slide.name for slide in named if slide.is_pseudo]
-        if pseudo:
-            raise ConfigError(
-                f"data.validation: slides {', '.join(pseudo)} have pseudo-labels only; expected "
-                "slides with manual annotations"
-            )
-        both = sorted(set(names) & set(recipe.data.train or ()))
-        if both:
-            raise ConfigError(f"slides {', '.join(both)} are in data.train and data.validation")
-        return names
+) -> Sequence[str]:
+    """Return the named held-out slides, if they have manual annotations and are not for training.
+
+    Raises
+    ------
+    ConfigError
+        If they do not.
+    """
+    label = recipe.data.label
+    named = [slides.get(name) or TrainingSlide.of(labelled[name], label) for name in names]
+    pseudo = [slide.name for slide in named if slide.is_pseudo]
+    if pseudo:
+        raise ConfigError(
+            f"data.validation: slides {', '.join(pseudo)} have pseudo-labels only; expected "
+            "slides with manual annotations"
+        )
+    both = sorted(set(names) & set(recipe.data.train or ()))
+    if both:
+        raise ConfigError(f"slides {', '.join(both)} are in data.train and data.validation")
+    return names
+
+
+def _drawn(
+    recipe: Recipe, slides: Mapping[str, TrainingSlide], groups: Mapping[str, str]
+) -> Sequence[str]:
+    """Draw the slides to hold out, if ``data.validation`` is a fraction of them."""
+    validation = recipe.data.validation
+    assert isinstance(validation, float | int)
     if validation == 0:
         return []
     pool = [name for name, slide in slides.items() if not slide.is_pseudo]
@@ -166,13 +209,13 @@ def _held_out(
     count = min(max(1, round(validation * len(pool))), len(pool) - 1)
     areas = {name: float(slides[name].objects.area.sum()) for name in pool}
     draws = generator(recipe.seed, 0, stream=Stream.SPLIT)
-    held_out = hold_out(areas, group_slides(recipe.data, pool), count, draws)
+    held_out = hold_out(areas, groups, count, draws)
     if len(held_out) == len(pool):
         raise ConfigError(
             f"got one group of {counted(len(pool), 'labelled slide')}; expected "
             "several groups, or names in data.validation"
         )
-    return list(held_out)
+    return held_out
 
 
 def _require_names(

@@ -203,6 +203,7 @@ class SegmentationTask(lightning.LightningModule):
             recipe.schedule,
             epochs=recipe.train.epochs,
             steps_per_epoch=self._steps_per_epoch,
+            keep_momentum=recipe.optimizer.sets_momentum,
         )
         if schedule is None:
             return optimizer

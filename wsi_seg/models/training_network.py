@@ -129,7 +129,7 @@ class TrainingNetwork(nn.Module):
         self.dropout = nn.Dropout2d(dropout)
         self.head: nn.Module | None = None
         if head is not None:
-            channels = _int_list(network.get_submodule("encoder"), "out_channels")[-1]
+            channels = _encoder_channels(network)[-1]
             self.head = class_head(channels, classes, head, dropout)
         self.auxiliary = nn.ModuleList()
         if auxiliary:
@@ -194,7 +194,7 @@ class TrainingNetwork(nn.Module):
                 f"{type(self.network).__name__} has no inner depths to supervise; set "
                 "model.deep_supervision to 0, or use Unet, Linknet or MAnet"
             )
-        in_channels = _int_list(self.network.get_submodule("encoder"), "out_channels")[0]
+        in_channels = _encoder_channels(self.network)[0]
         training = self.network.training
         self.network.eval()
         with torch.no_grad(), self._inner_depths(enabled=True) as inner:
@@ -222,5 +222,7 @@ class TrainingNetwork(nn.Module):
                 hook.remove()
 
 
-def _int_list(module: nn.Module, name: str) -> list[int]:
-    return [int(value) for value in getattr(module, name)]
+def _encoder_channels(network: nn.Module) -> list[int]:
+    """Return the channels of the image and of the encoder's features, from the finest on."""
+    channels: list[int] = network.get_submodule("encoder").out_channels  # type: ignore[assignment]
+    return list(channels)

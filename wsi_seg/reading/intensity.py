@@ -16,6 +16,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.reading.clahe import equalise, region_of_cells
 from wsi_seg.reading.readable import Readable, RegionReader, destination
+from wsi_seg.reading.resample import read_label
 from wsi_seg.reading.stains import StainChange, to_reference
 from wsi_seg.reading.thumbnail import area_averaged, thumbnail_extent
 
@@ -104,8 +105,10 @@ class PreparedImage:
         if clahe is not None:
             pixels = equalise(pixels, wider, region, extent, clahe)
         if self.tissue is not None and self.config.outside_tissue is not None:
-            inside = _mask_of(self.tissue, region, extent)
-            pixels = np.where(inside[..., None], pixels, np.uint8(self.config.outside_tissue))
+            size = {"height": region.height, "width": region.width}
+            tissue = read_label(self.tissue, extent, region.y, region.x, **size)
+            outside = np.uint8(self.config.outside_tissue)
+            pixels = np.where(tissue[..., None] > 0, pixels, outside)
         filled = destination(pixels.shape, out)
         filled[...] = pixels
         return filled
@@ -170,16 +173,3 @@ def _scaling(thumbnail: Pixels, config: IntensityConfig) -> Pixels | None:
             scaled = np.repeat((values - low) / max(high - low, 1.0) * 255, flat.shape[1], axis=1)
     table: Pixels = np.rint(scaled.clip(0, 255)).astype(np.uint8)
     return table
-
-
-def _mask_of(tissue: RegionReader, region: Region, extent: Extent) -> NDArray[np.bool_]:
-    """Return the tissue mask of a region, ``(H, W)``, sampled at the centres of its pixels."""
-    size = tissue.pyramid.extent
-    rows = ((region.y + np.arange(region.height)) * 2 + 1) * size.height // (2 * extent.height)
-    columns = ((region.x + np.arange(region.width)) * 2 + 1) * size.width // (2 * extent.width)
-    top, left = int(rows[0]), int(columns[0])
-    under = Region(
-        level=0, y=top, x=left, height=int(rows[-1]) - top + 1, width=int(columns[-1]) - left + 1
-    )
-    mask: NDArray[np.bool_] = tissue.read(under)[np.ix_(rows - top, columns - left)] > 0
-    return mask

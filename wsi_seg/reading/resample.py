@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import RegionError, ResolutionError
 from wsi_seg.geometry import Extent, Pyramid, Region
 from wsi_seg.geometry.pyramid import SAME_MPP
-from wsi_seg.reading.readable import Readable, RegionReader
+from wsi_seg.reading.readable import RegionReader
 
 # A slide whose finest level is coarser than requested by more than this factor is refused.
 COARSEST_SLIDE = 1.2
@@ -174,7 +174,7 @@ def read_centred(
 
 
 def read_label(
-    label: Readable, extent: Extent, y: int, x: int, *, height: int, width: int
+    label: RegionReader, extent: Extent, y: int, x: int, *, height: int, width: int
 ) -> NDArray[np.uint8]:
     """Read a rectangle of a label map at any resolution, ``(height, width)`` uint8 class ids.
 
@@ -188,8 +188,8 @@ def read_label(
     ratio = label.pyramid.extent.height / extent.height
     level = label.pyramid.level_at_or_below(max(1.0, ratio))
     full = label.pyramid.extents[level]
-    rows = _under_centres(y, height, full=full.height, small=extent.height)
-    columns = _under_centres(x, width, full=full.width, small=extent.width)
+    rows = under_centres(y, height, full=full.height, small=extent.height)
+    columns = under_centres(x, width, full=full.width, small=extent.width)
     region = Region(
         level=level,
         y=int(rows[0]),
@@ -250,7 +250,7 @@ def area_taps(start: int, count: int, *, full: int, small: int) -> Taps:
     return Taps(pixels, weights[:, :used])
 
 
-def _under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:
+def under_centres(start: int, count: int, *, full: int, small: int) -> NDArray[np.int64]:
     """Return the source pixels at the centres of the output pixels ``[start, start + count)``."""
     px = np.arange(start, start + count, dtype=np.int64)
     return (2 * px + 1) * full // (2 * small)

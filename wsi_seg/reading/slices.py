@@ -30,6 +30,11 @@ def volume_of(slide: str) -> str | None:
     return None if match is None else match["volume"]
 
 
+def case_of(slide: str) -> str:
+    """Return the volume of a slice, or the slide itself: what is independent of other slides."""
+    return volume_of(slide) or slide
+
+
 class SliceStore(SlideSource, Protocol):
     """The part of a slice's store that context slices need."""
 

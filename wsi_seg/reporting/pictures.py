@@ -22,10 +22,7 @@ _CROP_PX = 240
 _QUALITY = 82
 
 # Same colours as in the viewer; Okabe and Ito's palette (2008).
-_FOUND, _FALSE, _MISSED = "#e69f00", "#0072b2", "#d55e00"
-
-# A found object that overlaps the truth by a smaller fraction is false.
-_MIN_OVERLAP = 0.5
+_COLOURS = {"found": "#e69f00", "false": "#0072b2", "missed": "#d55e00"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +45,7 @@ def overview(slide: SlideStore, found: SlideStore) -> bytes:
 
 def is_wrong(one: ReviewObject) -> bool:
     """Return whether an object was missed, or was found but is mostly not true."""
-    return one.kind == "missed" or (one.overlap is not None and one.overlap < _MIN_OVERLAP)
+    return one.status in ("false", "missed")
 
 
 def worst_and_typical(
@@ -90,11 +87,11 @@ def crop(slide: SlideStore, one: ReviewObject) -> Crop:
     image.paste(Image.fromarray(slide.image.read(seen)), (seen.x - region.x, seen.y - region.y))
     zoom = _CROP_PX / region.width
     image = image.resize((_CROP_PX, _CROP_PX), Image.Resampling.LANCZOS)
-    colour = _MISSED if one.kind == "missed" else _FALSE if is_wrong(one) else _FOUND
-    _outline(image, one.polygon, colour, region, (zoom / scale_x, zoom / scale_y))
+    _outline(image, one.polygon, _COLOURS[one.status], region, (zoom / scale_x, zoom / scale_y))
     unit = "µm²" if pyramid.mpp is not None else "px²"
-    status = "missed" if one.kind == "missed" else "false" if is_wrong(one) else "found"
-    return Crop(jpeg_of(image), f"{slide.name}: {one.class_name}, {status}; {one.area:,.0f} {unit}")
+    return Crop(
+        jpeg_of(image), f"{slide.name}: {one.class_name}, {one.status}; {one.area:,.0f} {unit}"
+    )
 
 
 def _outline(

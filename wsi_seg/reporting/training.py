@@ -12,9 +12,8 @@ from wsi_seg.reporting.headings import heading
 from wsi_seg.reporting.page import Section, facts, figure, figures, preformatted, table
 from wsi_seg.reporting.plots import bar_plot, line_plot
 from wsi_seg.reporting.position_bias import position_section
-from wsi_seg.reporting.worst import WORST, worst_section
+from wsi_seg.reporting.worst import RECIPE, WORST, worst_section
 
-RECIPE = "recipe.yaml"
 METRICS = "metrics.csv"
 STOPPED = "stopped.txt"
 
@@ -59,7 +58,7 @@ def run_sections(folder: Path) -> list[Section]:
         if bias.is_file():
             sections.append(position_section(bias, f"Position bias{suffix}"))
         if worst.is_file():
-            sections.append(worst_section(worst, folder / RECIPE, f"Worst patches{suffix}"))
+            sections.append(worst_section(worst, f"Worst patches{suffix}"))
     recipe = _text(folder / RECIPE)
     sections.append(Section("Recipe", preformatted(recipe)))
     return sections

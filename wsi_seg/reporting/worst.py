@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from wsi_seg.config import load_recipe
+from wsi_seg.config import Recipe, load_recipe
 from wsi_seg.data.source import PatchSource
 from wsi_seg.errors import WsiSegError
 from wsi_seg.reading.view import View
@@ -12,26 +12,34 @@ from wsi_seg.reporting.pictures import jpeg_of
 from wsi_seg.reporting.preview import patch_picture
 from wsi_seg.store import open_collection
 
+RECIPE = "recipe.yaml"
 WORST = "worst.csv"
 
 _SHOWN = 12
 _PICTURE_PX = 200
 
 
-def worst_section(file: Path, recipe_file: Path, title: str) -> Section:
+def worst_section(file: Path, title: str) -> Section:
     """Show the patches with the highest loss in the last epoch, with outlines of their labels.
 
     If the slides cannot be read, the section gives the reason instead.
     """
     try:
-        parts = _pictures(file, recipe_file)
+        parts = _pictures(file)
     except WsiSegError as error:
         return Section(title, paragraph(f"The patches cannot be shown: {error}"))
     return Section(title, figures(parts, "crops"))
 
 
-def _pictures(file: Path, recipe_file: Path) -> list[str]:
-    recipe = load_recipe(recipe_file)
+def _recipe_of(file: Path) -> Recipe:
+    """Return the recipe of the phase that wrote a file: patches differ in size and mpp."""
+    recipe = load_recipe(next(path for up in file.parents if (path := up / RECIPE).is_file()))
+    stages = dict(zip((phase.name for phase in recipe.phases), recipe.stages, strict=False))
+    return stages.get(file.parent.name, recipe)
+
+
+def _pictures(file: Path) -> list[str]:
+    recipe = _recipe_of(file)
     stores = {s.name: s for path in recipe.data.stores for s in open_collection(path)}
     parts = []
     with file.open(encoding="utf-8", newline="") as lines:

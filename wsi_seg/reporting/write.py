@@ -63,7 +63,7 @@ class ReportSources:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Written file, titles of its sections, and slides that were not scored without a truth."""
+    """Written file, titles of its sections, and slides that were not scored."""
 
     file: Path
     sections: tuple[str, ...]
@@ -73,7 +73,7 @@ class Report:
         """Report as lines of text."""
         lines = [f"wrote {self.file}: {', '.join(self.sections)}"]
         if self.unscored:
-            lines.append(f"without truth, not scored: {', '.join(self.unscored)}")
+            lines.append(f"not scored: {', '.join(self.unscored)}")
         return lines
 
     def _repr_html_(self) -> str:
@@ -179,7 +179,7 @@ def _prediction(
         return sections, {}, names, prediction_warnings(predictions, None)
     slides = open_collection(sources.slides)
     _require_slides(predictions, slides)
-    unscored = names
+    unscored = lacking = names
     sections = list[Section]()
     data: dict[str, object] = {}
     lines = prediction_warnings(predictions, slides)
@@ -189,10 +189,10 @@ def _prediction(
         sections, data = score_sections(scores), scores.to_json()
         worst = lowest_first(scores)
         order = list(dict.fromkeys([*worst, *order]))
-        unscored = (*scores.unscored, *scores.failures)
+        lacking, unscored = scores.unscored, (*scores.unscored, *scores.failures)
         lines += [*scores.warnings, *(f"{name}: {why}" for name, why in scores.failures.items())]
-    if unscored:
-        names_text = ", ".join(unscored)
+    if lacking:
+        names_text = ", ".join(lacking)
         lines.append(f"not scored, because they have no label {sources.truth!r}: {names_text}")
     sections += picture_sections(predictions, slides, sources.truth, order=order, progress=progress)
     sections += provenance_sections(predictions, recipe=sources.run is None)

@@ -1,4 +1,4 @@
-"""Owns grouping slides that no split may separate: those of one patient, and duplicates."""
+"""Owns grouping slides that no split may separate: of a volume or a patient, and duplicates."""
 
 import csv
 import re
@@ -9,14 +9,15 @@ from pathlib import Path
 from wsi_seg.config.data import DataConfig
 from wsi_seg.counts import counted
 from wsi_seg.errors import ConfigError
+from wsi_seg.reading.slices import case_of
 from wsi_seg.sampling.dedup import connected, read_duplicates
 
 
 def group_slides(data: DataConfig, names: Sequence[str]) -> dict[str, str]:
     """Return the group of each slide that shares a group with others.
 
-    Slides are linked by the recipe's table, its pattern and the duplicates that ``wsi-seg dedup``
-    found; groups are the connected components of all links.
+    Slides are linked by their volume, the recipe's table, its pattern and the duplicates that
+    ``wsi-seg dedup`` found; groups are the connected components of all links.
 
     Raises
     ------
@@ -25,7 +26,7 @@ def group_slides(data: DataConfig, names: Sequence[str]) -> dict[str, str]:
     StoreError
         If the file of duplicates is damaged.
     """
-    links: list[Sequence[str]] = []
+    links: list[Sequence[str]] = [*_linked(names, [case_of(name) for name in names])]
     if data.groups is not None:
         links += _by_table(data.groups, names)
     if data.group_pattern is not None:

@@ -146,7 +146,10 @@ class ObjectPositions:
         for number in np.unique(slide):
             points, ours = np.flatnonzero(slide == number), self.slide == number
             low, high = self._boxes[ours, :2], self._boxes[ours, 2:]
-            areas = np.prod(high - low, axis=1) * self._mean_weights(int(number))
+            # Where a patch covers the slide, the only centre stands for the whole slide.
+            extent = self._maps[number].extent
+            sides = np.where(high > low, high - low, [extent.height, extent.width])
+            areas = np.prod(sides, axis=1) * self._mean_weights(int(number))
             each = np.divide(turns[ours], areas, out=np.zeros(len(areas)), where=areas > 0)
             for part in np.array_split(points, -(-len(points) // _POINTS_AT_ONCE)):
                 at = np.stack([y[part], x[part]], axis=1)[:, None]

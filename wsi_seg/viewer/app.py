@@ -30,7 +30,6 @@ from wsi_seg.reading.thumbnail import thumbnail_extent
 from wsi_seg.store import read_thumbnail
 from wsi_seg.viewer.auth import AuthMiddleware
 from wsi_seg.viewer.catalog import Catalog
-from wsi_seg.viewer.objects import status
 from wsi_seg.viewer.review_routes import get_review, post_click, post_shapes, put_review
 from wsi_seg.viewer.slide_cache import SlideCache
 from wsi_seg.viewer.tiles import Tile, encode_jpeg
@@ -237,7 +236,7 @@ def _values(cache: SlideCache, request: Request) -> Response:
 
 def _objects(cache: SlideCache, request: Request) -> Response:
     objects = cache.objects(request.path_params["slide"])
-    return JSONResponse([item.to_json() | {"status": status(item)} for item in objects.items])
+    return JSONResponse([item.to_json() | {"status": item.status} for item in objects.items])
 
 
 def _outlines(cache: SlideCache, request: Request) -> Response:

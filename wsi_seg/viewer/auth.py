@@ -69,13 +69,13 @@ class AuthMiddleware:
         host = urlsplit(f"//{request.headers.get('host', '')}").hostname
         if self._token is None and host not in LOOPBACK:
             # DNS rebinding: a foreign page whose name resolves to this machine sends that name.
-            return _refused(request, 403, "the host must be 127.0.0.1 or localhost")
+            return _refused(request, "the host must be 127.0.0.1 or localhost")
         if self._token is not None and not self._has_token(request):
-            return _refused(request, 403, "open the URL with its token, as printed by the command")
+            return _refused(request, "open the URL with its token, as printed by the command")
         if request.method not in ("GET", "HEAD"):
             origin = request.headers.get("origin")
             if origin is None or urlsplit(origin).netloc != request.headers.get("host"):
-                return _refused(request, 403, "only the viewer's own page may write")
+                return _refused(request, "only the viewer's own page may write")
         return None
 
     def _has_token(self, request: Request) -> bool:
@@ -91,6 +91,6 @@ class AuthMiddleware:
         return response
 
 
-def _refused(request: Request, status: int, reason: str) -> JSONResponse:
+def _refused(request: Request, reason: str) -> JSONResponse:
     logger.warning("refused %s %s: %s", request.method, request.url.path, reason)
-    return JSONResponse({"error": reason}, status_code=status)
+    return JSONResponse({"error": reason}, status_code=403)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from wsi_seg.config import SamplingConfig
 from wsi_seg.geometry import Extent, Region
 from wsi_seg.masks import read_objects
-from wsi_seg.reading.resample import read_label
+from wsi_seg.reading.resample import read_label, under_centres
 from wsi_seg.store import Multiscale, SlideStore
 
 # Samples along each side of a cell, whose mean is its tissue fraction.
@@ -45,8 +45,8 @@ def importance_reader(
             cached.append(_shades(importance(slide, tissue, truth)))
         rows, columns = cached[0].shape
         extent = tissue.pyramid.extents[region.level]
-        y = (np.arange(region.y, region.y_end) * 2 + 1) * rows // (2 * extent.height)
-        x = (np.arange(region.x, region.x_end) * 2 + 1) * columns // (2 * extent.width)
+        y = under_centres(region.y, region.height, full=rows, small=extent.height)
+        x = under_centres(region.x, region.width, full=columns, small=extent.width)
         shades: NDArray[np.uint8] = cached[0][np.ix_(y, x)]
         return shades
 

@@ -2,7 +2,6 @@
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import shapely
 from shapely.geometry import Polygon
@@ -12,17 +11,6 @@ from wsi_seg.evaluation.review_objects import ReviewObject
 from wsi_seg.evaluation.traced_objects import UNLISTED, Box
 
 Around = Callable[[Box], list[ReviewObject] | None]
-Status = Literal["found", "false", "missed", "true"]
-
-# A found object that overlaps the truth by a smaller fraction is false.
-_MIN_OVERLAP = 0.5
-
-
-def status(item: ReviewObject) -> Status:
-    """Return the status of an object; found objects that are mostly not true are false."""
-    if item.kind == "found" and item.overlap is not None and item.overlap < _MIN_OVERLAP:
-        return "false"
-    return item.kind
 
 
 class SlideObjects:
@@ -91,6 +79,6 @@ def _outline(item: ReviewObject, simple: BaseGeometry) -> dict[str, object]:
     rings = [simple.exterior, *simple.interiors]
     return {
         "id": None if item.id == UNLISTED else item.id,
-        "status": status(item),
+        "status": item.status,
         "rings": [shapely.get_coordinates(ring).round(1).tolist() for ring in rings],
     }
