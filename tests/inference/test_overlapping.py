@@ -157,6 +157,7 @@ def test_a_rule_decides_each_class_alone_and_search_scores_it_so(world):
     _, true = planes_of(world)
     rules = grid([0.3, 0.5, 0.6], (), (0.0,))
     scores = slide_scores(store, truth(world), rules, label="annotations")
+    assert scores is not None
     for one, score in zip(rules, scores, strict=True):
         found = (store.probabilities[:, :] > 255 * one.thresholds()[1]) * np.array([1, 2])
         expected = [dice(found[..., n - 1], true[..., n - 1], n) for n in (1, 2)]
