@@ -64,6 +64,15 @@ def test_the_last_line_is_a_command_that_parses(painted, words, monkeypatch):
     known.commands[verb].make_context(verb, options)
 
 
+def test_verify_of_predictions_suggests_an_export_that_writes_a_format(painted, monkeypatch):
+    monkeypatch.chdir(painted)
+    done = CliRunner().invoke(app, ("verify", "pred.zarr"))
+    _, *words = shlex.split(done.stdout.splitlines()[-1].removeprefix("Next: "))
+    exported = CliRunner().invoke(app, words)
+    assert exported.exit_code == 0, exported.output
+    assert {file.stem for file in (painted / "found").glob("*.geojson")} == {"painted", "other"}
+
+
 def test_a_plan_ends_with_the_same_command_without_the_option(painted, monkeypatch):
     monkeypatch.chdir(painted)
     words = ("infer", "store.zarr", "--no-skip", "--allow-mpp-mismatch", "--mpp", "2.0")
@@ -76,6 +85,7 @@ FAILING = [
     ("annotate", "store.zarr", "empty"),
     ("export", "pred.zarr", "--png", "theirs"),
     ("preview", "recipe.yaml"),
+    ("stats", "damaged.zarr"),
 ]
 
 
@@ -88,6 +98,10 @@ def test_what_failed_names_no_next_command(painted, words, monkeypatch):
         (painted / folder).mkdir(exist_ok=True)
         for slide in ("painted", "other"):
             (painted / folder / f"{slide}.{suffix}").write_text(text)
+    shutil.copytree("store.zarr", "damaged.zarr", dirs_exist_ok=True)
+    for chunk in (painted / "damaged.zarr" / "other").rglob("c/**/*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"damaged")
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 1, done.output
     assert "Next:" not in done.output

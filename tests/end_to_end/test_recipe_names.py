@@ -1,6 +1,7 @@
 """Recipes that name slides and collections of any name: shown, trained, resumed and used."""
 
 import json
+import shlex
 import unicodedata
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_every_name_is_shown_trained_and_used(folder):
     for _ in range(2):  # the second time it is taken up
         trained = run("train", path, "--out", folder / "run?1")
         assert trained.exit_code == 0, trained.output
+    last = trained.stdout.splitlines()[-1].removeprefix("Next: ")
+    assert shlex.split(last)[:3] == ["wsi-seg", "infer", str(folder / COLLECTION)]
     card = read_card(folder / "run?1" / "best.safetensors")
     assert card.training["train_slides"] == list(NAMES[3:])
     assert card.training["validation_slides"] == list(HELD_OUT)

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from tests.makers.painted import paint_prediction, write_prediction
 from wsi_seg.annotations import read_annotations
 from wsi_seg.cli.app import app
+from wsi_seg.errors import BatchError
 from wsi_seg.evaluation.next_places import next_places
 from wsi_seg.progress import Silent
 from wsi_seg.store import open_collection, open_predictions
@@ -52,6 +53,19 @@ def test_places_are_unlike_each_other(store, tmp_path):
     found = places(store, tmp_path / "p.zarr", probability, count=3)
     assert len({place.box for place in found}) == 3
     assert (512 * SCALE, 0, 640 * SCALE, 128 * SCALE) in [place.box for place in found]
+
+
+def test_failures_are_counted_among_slides_and_not_among_places(store, tmp_path):
+    path = tmp_path / "p.zarr"
+    write_prediction(path, np.full(SHAPE, 100, dtype=np.uint8))
+    shutil.copytree(path / "painted", path / "unknown")
+    report = next_places(open_predictions(path), open_collection(store), progress=Silent())
+    assert len(report.slides) > 1
+    with pytest.raises(BatchError, match="1 of 2 slides failed, 1 done"):
+        report.require_whole()
+    done = CliRunner().invoke(app, ["next", str(store), str(path)])
+    assert done.exit_code == 1
+    assert "Next:" not in done.output
 
 
 def test_the_verb_writes_what_annotate_reads(store, tmp_path):

@@ -32,7 +32,7 @@ def test_the_coarsest_level_that_is_fine_enough_is_read(mpp, level, extent):
 
 
 def test_slides_that_cannot_serve_are_refused():
-    with pytest.raises(ResolutionError, match=r"'a' has no mpp.*tile SLIDE --mpp X --overwrite"):
+    with pytest.raises(ResolutionError, match=r"'a' has no mpp.*SLIDE --mpp X --overwrite`$"):
         scale_for(Pyramid((Extent(height=9, width=9),)), 0.5, name="a")
     with pytest.raises(
         ResolutionError, match=r"0\.5 um per pixel at its finest.*request an mpp of 0\.4167 or more"

@@ -1,10 +1,11 @@
 import json
+import re
 import shutil
 
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageDraw
 from shapely.geometry import box, mapping
 from typer.testing import CliRunner
 
@@ -50,6 +51,18 @@ def test_one_sheet_shows_slides_patches_and_mean_labels(folder, tmp_path, augmen
     colours = {tuple(colour) for colour in pixels[::2, ::2].reshape(-1, 3).tolist()}
     assert (213, 94, 0) in colours  # outlines of the class
     assert (253, 231, 36) in colours  # the most frequent place of the mean labels
+
+
+def test_the_numbers_below_the_mean_labels_are_not_cut(folder, tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr(
+        ImageDraw.ImageDraw, "text", lambda _, __, words, **___: written.append(words)
+    )
+    recipe = load_recipe(folder / "recipe.yaml", ["classes=[{name: glomerulus, from: [gland]}]"])
+    stores = list(open_collection(folder / "s.zarr"))
+    preview_slides(stores, recipe, tmp_path / "sheet.png", progress=Silent())
+    (caption,) = [words for words in written if words.startswith("glomerulus: middle")]
+    assert re.fullmatch(r"glomerulus: middle \d\.\d{3}, corners \d\.\d{3}", caption)
 
 
 def test_slides_are_evenly_taken_and_the_others_counted(folder, tmp_path):

@@ -7,6 +7,7 @@ import tifffile
 from shapely.geometry import Polygon
 
 from wsi_seg.errors import WsiSegError
+from wsi_seg.progress import Silent
 from wsi_seg.testing.tissue import TissueScene, make_scene, write_tissue_slide
 
 
@@ -97,3 +98,18 @@ def test_tiles_meet_without_a_seam(scene: TissueScene):
 def test_an_unwritable_folder_is_our_error(tmp_path: Path):
     with pytest.raises(WsiSegError, match="nowhere"):
         write_tissue_slide(tmp_path / "nowhere" / "a.tif", height=600, width=600, seed=1)
+
+
+def test_the_step_of_painting_ends(tmp_path):
+    class Steps(Silent):
+        open = 0
+
+        def start(self, title, total, unit):
+            self.open += 1
+
+        def finish(self):
+            self.open -= 1
+
+    steps = Steps()
+    write_tissue_slide(tmp_path / "a.tif", height=600, width=700, seed=1, progress=steps)
+    assert steps.open == 0

@@ -53,8 +53,8 @@ def next_(
         )
         terminal.table(("", "slide", "x, y, x_end, y_end", "uncertainty", "um2"), report.rows())
         files = [] if geojson is None else report.write_geojson(geojson)
-        terminal.next_command("wsi-seg", "view", slides, predictions)
         report.require_whole()
+        terminal.next_command("wsi-seg", "view", slides, predictions)
         return {**report.to_json(), "files": list(map(str, files))}
 
     run_verb(body, json_mode)

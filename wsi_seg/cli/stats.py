@@ -42,8 +42,8 @@ def stats(
             drift = compare_looks(found, others)
             terminal.say("\n".join(drift.lines()))
             values |= drift.to_json()
-        terminal.next_command("wsi-seg", "infer", collection)
         found.require_whole()
+        terminal.next_command("wsi-seg", "infer", collection)
         return values
 
     run_verb(body, json_mode)

@@ -53,7 +53,9 @@ def train(
 
         report = run(loaded, out, progress=terminal.progress)
         terminal.say("\n".join(report.lines()))
-        terminal.next_command("wsi-seg", "infer", "--checkpoint", report.model)
+        terminal.next_command(
+            "wsi-seg", "infer", loaded.data.stores[0], "--checkpoint", report.model
+        )
         return report.to_json()
 
     # Further processes of a distributed training write to the folder that the first has locked.

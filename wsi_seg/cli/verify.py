@@ -41,7 +41,8 @@ def verify(
         terminal.show(audit)
         audit.require_whole()
         predicted = any(PREDICTION_LABEL in store.label_names() for store in stores)
-        terminal.next_command("wsi-seg", "export" if predicted else "infer", collection)
+        verb = ("export", collection, "--geojson", "found") if predicted else ("infer", collection)
+        terminal.next_command("wsi-seg", *verb)
         return audit.to_json()
 
     run_verb(body, json_mode, writes=collection if quarantine else None)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from wsi_seg.batch import SlidesReport, run_each
+from wsi_seg.batch import SlidesReport, require_none, run_each
 from wsi_seg.evaluation.pairing import require_same_slide
 from wsi_seg.files.atomic import atomic_path
 from wsi_seg.files.half_written import remove_partials
@@ -55,7 +55,19 @@ class NextPlace:
 
 @dataclass(frozen=True, slots=True)
 class NextReport(SlidesReport[NextPlace]):
-    """Report of a selection: places in the order of annotation."""
+    """Report of a selection: places in the order of annotation.
+
+    Parameters
+    ----------
+    searched
+        Number of slides that were searched for places.
+    """
+
+    searched: int
+
+    def require_whole(self) -> None:
+        """Raise `BatchError` if some slides failed; all others were searched."""
+        require_none(self.failures, done=self.searched)
 
     def rows(self) -> list[list[str]]:
         """Return the rows of a table: number, slide, box, uncertainty and area."""
@@ -151,7 +163,7 @@ def next_places(
 
     batch = run_each(predictions.require_names(), work, title="next", progress=progress)
     chosen = _chosen(list(batch.results.values()), count)
-    return NextReport(tuple(chosen), failures=batch.failures)
+    return NextReport(tuple(chosen), len(batch.results), failures=batch.failures)
 
 
 def slide_places(

@@ -115,12 +115,12 @@ def annotate(
         options = {"name": name, "reading": repr(reading), "files": found.files}
         sizes = {slide: found.extents[slide].area for slide in read}
         batch = _share(collection, name, sizes, work, shard, options, progress)
-    without = _without(collection, name)
+    named = {*read, *failures}
     return AnnotateReport(
         objects=batch.results,
         classes=classes.names,
         repairs={slide: a.repairs for slide, a in read.items() if a.repairs},
-        without=without if shard is None else tuple(one for one in without if one not in read),
+        without=tuple(one for one in _without(collection, name) if one not in named),
         unused=tuple(found.unused),
         notes=(*found.notes, *unused_classes(read, classes)),
         failures=failures | batch.failures,

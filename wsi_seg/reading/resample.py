@@ -57,8 +57,7 @@ def scale_for(pyramid: Pyramid, mpp: float | None, *, name: str) -> Scale:
     if pyramid.mpp is None:
         raise ResolutionError(
             f"slide {name!r} has no mpp; expected one, to read it at {mpp:g} um per pixel; give it "
-            "with `wsi-seg tile SLIDE --mpp X --overwrite`, or use the stored pixels with "
-            "`wsi-seg infer --allow-mpp-mismatch`"
+            "with `wsi-seg tile SLIDE --mpp X --overwrite`"
         )
     if pyramid.mpp > mpp * COARSEST_SLIDE:
         raise ResolutionError(

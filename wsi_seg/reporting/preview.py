@@ -202,7 +202,7 @@ def _sheet(cards: Mapping[str, _Card], recipe: Recipe, columns: int) -> Image.Im
             text(f"Mean label of {count:,} patches by position, which should be uniform"),
             *_rows(
                 [
-                    captioned(position_picture(mean), figure)
+                    captioned(position_picture(mean), figure, width=_SHEET_PX // _COLUMNS - GAP_PX)
                     for mean, figure in zip(means, figures, strict=True)
                 ],
                 _COLUMNS,

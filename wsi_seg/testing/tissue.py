@@ -243,6 +243,8 @@ def _write_pyramid(path: Path, scene: TissueScene, mpp: float, progress: Progres
         np.memmap(path.with_suffix(f".{i}"), dtype=np.uint8, mode="w+", shape=(*extent, 3))
         for i, extent in enumerate(extents[1:], start=1)
     ]
+    # Not in the generator of tiles: tifffile takes the last tile and never asks for the end.
+    progress.start("Paint slide", scene.height * scene.width / 1e6, "Mpx")
     with tifffile.TiffWriter(path, bigtiff=True) as tiff:
         for index, extent in enumerate(extents):
             coarser = levels[index] if index < len(levels) else None
@@ -264,20 +266,19 @@ def _write_pyramid(path: Path, scene: TissueScene, mpp: float, progress: Progres
                 metadata=None,
                 software="wsi_seg synthetic tissue" if index == 0 else None,
             )
+    progress.finish()
 
 
 def _paint_tiles(
     scene: TissueScene, coarser: NDArray[np.uint8] | None, progress: Progress
 ) -> Iterator[NDArray[np.uint8]]:
     """Paint the tiles of level 0 row by row, and write their means to the next level."""
-    progress.start("Paint slide", scene.height * scene.width / 1e6, "Mpx")
     for y in range(0, scene.height, _TILE):
         for x in range(0, scene.width, _TILE):
             tile = scene.tile(y, x)
             _shrink_into(coarser, tile, y, x)
             progress.advance(min(_TILE, scene.height - y) * min(_TILE, scene.width - x) / 1e6)
             yield tile
-    progress.finish()
 
 
 def _split_tiles(
