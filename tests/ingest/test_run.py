@@ -37,6 +37,7 @@ from wsi_seg.shard import Shard
 from wsi_seg.slides import open_slide
 from wsi_seg.slides.window import OpenOptions, Window
 from wsi_seg.store import create_collection, open_collection
+from wsi_seg.store.group import list_label
 from wsi_seg.testing.phantoms import write_mhd
 from wsi_seg.testing.store_conformance import zarr_levels
 
@@ -204,8 +205,13 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_refused(tmp_path):
     write_coordinate_tiff(path, extents=EXTENTS[:1])
     with pytest.raises(StoreError, match="--overwrite"):
         tile_slides([path], out, progress=Silent())
-    tile_slides([path], out, overwrite=True, progress=Silent())
+    list_label(out / "slide" / "labels", "annotations")
+    report = tile_slides([path], out, overwrite=True, progress=Silent())
     require_equal(path, out)
+    assert report.slides[0].replaced_labels == ("annotations",)
+    assert report.lines()[-1].startswith("annotations of slide went with the stores")
+    again = tile_slides([path], out, overwrite=True, progress=Silent())
+    assert not again.slides[0].replaced_labels
 
 
 def test_one_bad_slide_does_not_stop_the_others(tmp_path):

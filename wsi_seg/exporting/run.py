@@ -238,7 +238,7 @@ def _write_slide(store: SlideStore, slides: Collection | None, targets: ExportTa
             write_dicom_ann(path, objects, header, codes)
     _write_objects(store, objects, slides, targets, files)
     unit = "px2" if label.pyramid.mpp is None else "um2"
-    least = f"{_least_area(label, targets):g} {unit}"
+    least = f"{_least_area(label, targets):.3g} {unit}"
     count = len(objects) if targets.outlined else None
     small = len(objects.table) - len(objects)
     return _Done(store.name, label, files.paths, count, small, least)

@@ -26,11 +26,12 @@ from wsi_seg.slides import (
 from wsi_seg.slides.icc import IccSlide
 from wsi_seg.slides.window import OpenOptions
 from wsi_seg.store.arrays import LevelArray, read_level_array
+from wsi_seg.store.group import label_list
 from wsi_seg.store.info import LevelInfo, SourceInfo, StoreInfo
 from wsi_seg.store.journal import Journal
 from wsi_seg.store.layout import Layout, create_multiscale
 from wsi_seg.store.multiscale import open_multiscale
-from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, PARTIAL
+from wsi_seg.store.names import DIGESTS, JOURNAL, LABELS, METADATA, PARTIAL, TISSUE
 from wsi_seg.store.pyramid import reduced_strip
 from wsi_seg.store.shards import shard_checksum
 from wsi_seg.store.slide_store import SlideStore
@@ -89,6 +90,7 @@ class SlideJob:
             versions={name: version(name) for name in ("tifffile", "imagecodecs")},
         )
         self._settings = self._info.settings(slide.pyramid.mpp)
+        self._replaced: tuple[str, ...] = ()
         if options.overwrite:
             delete(self._partial)
 
@@ -166,6 +168,7 @@ class SlideJob:
             seal(self._partial, self._digests())
         if object_path(self._partial) is None:
             (self._partial / JOURNAL).unlink(missing_ok=True)
+        self._replaced = tuple(sorted({*label_list(self._final / LABELS)} - {TISSUE}))
         rename(self._partial, self._final, replace=self._options.overwrite, without=(JOURNAL,))
 
     def _digests(self) -> dict[str, int]:
@@ -180,7 +183,8 @@ class SlideJob:
 
     def report(self, *, skipped: bool) -> TiledSlide:
         """Return the report of the finished store."""
-        return TiledSlide.of(self._store(), self.source_bytes, skipped=skipped)
+        found = TiledSlide.of(self._store(), self.source_bytes, skipped=skipped)
+        return replace(found, replaced_labels=self._replaced)
 
     def _store(self) -> SlideStore:
         return SlideStore(self._final, self._name, open_multiscale(self._final))

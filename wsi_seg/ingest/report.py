@@ -14,7 +14,8 @@ class TiledSlide:
     """A slide of the collection.
 
     ``skipped`` is whether it existed before; ``levels`` are the encodings of levels, ``height`` and
-    ``width`` the size of level 0 in pixels, ``mpp`` its micrometres per pixel, None if unknown.
+    ``width`` the size of level 0 in pixels, ``mpp`` its micrometres per pixel, None if unknown;
+    ``replaced_labels`` are the labels of the store that it replaced.
     """
 
     name: str
@@ -25,6 +26,7 @@ class TiledSlide:
     source_bytes: int
     store_bytes: int
     skipped: bool
+    replaced_labels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, store: SlideStore, source_bytes: int, *, skipped: bool) -> "TiledSlide":
@@ -72,5 +74,11 @@ class TileReport(SlidesReport[TiledSlide]):
             lines.append(
                 f"mpp is unknown of {list_names(unknown)}: infer and train refuse such slides; "
                 f"give it with `wsi-seg tile SLIDE --mpp X --overwrite --out {self.out}`"
+            )
+        if replaced := [slide for slide in self.slides if slide.replaced_labels]:
+            labels = sorted({label for slide in replaced for label in slide.replaced_labels})
+            lines.append(
+                f"{list_names(labels)} of {list_names([slide.name for slide in replaced])} went "
+                "with the stores that were replaced; make labels again with `wsi-seg annotate`"
             )
         return lines
