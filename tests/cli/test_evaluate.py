@@ -113,7 +113,7 @@ def test_a_label_that_no_slide_has_is_an_error(several):
     prediction, store = several
     done = verb("evaluate", prediction, "--truth", store, "--label", "other")
     assert done.exit_code == 1
-    assert "got label 'other'; it has: annotations, tissue" in done.stderr
+    assert "got label 'other'; it has: annotations, tissue; make it with" in done.stderr
     assert "4 of 4 slides failed" in done.stderr
 
 

@@ -49,11 +49,14 @@ class PredictionTruthStrip:
 
 
 def lack_of_truth(slide: SlideStore, label: str) -> str | None:
-    """Return the error of `SlideStore.label` for a missing label; None if the slide has it."""
+    """Return the error for a label that a slide lacks; None if the slide has it."""
     names = slide.label_names()
     if label in names:
         return None
-    return f"slide {slide.name}: got label {label!r}; it has: {', '.join(names) or 'none'}"
+    return (
+        f"slide {slide.name}: got label {label!r}; it has: {', '.join(names) or 'none'}; make it "
+        "with `wsi-seg annotate`"
+    )
 
 
 def unscored_lines(slides: Sequence[str]) -> list[str]:
