@@ -1,3 +1,4 @@
+import io
 import json
 import logging
 import subprocess
@@ -174,6 +175,26 @@ def test_further_processes_of_a_training_write_where_the_first_one_does(
 
 
 @pytest.mark.usefixtures("_root_logger")
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_screen_slides_with_the_same_reason_share_a_row(monkeypatch):
+    def body(terminal: Terminal) -> dict[str, object]:
+        failures = {f"s{number}": f"slide 's{number}' has no mpp" for number in range(14)}
+        raise BatchError({**failures, "z": "cut short"}, done=0)
+
+    monkeypatch.setattr(sys, "stderr", screen := Screen())
+    with pytest.raises(typer.Exit):
+        run_verb(body, False)
+    text = screen.getvalue()
+    assert text.count("has no mpp") == 1
+    assert "slide 's0' has no mpp" in text
+    assert "and 4 more" in text
+    assert "cut short" in text
+
+
 def test_secrets_are_in_no_table_and_no_log(capsys):
     address = "https://me:word@host/a.svs?X-Amz-Signature=12"
 

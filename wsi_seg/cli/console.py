@@ -15,7 +15,7 @@ import typer
 from wsi_seg.batch import Report
 from wsi_seg.cli.bars import RichProgress
 from wsi_seg.cli.lines import wrapped
-from wsi_seg.counts import counted
+from wsi_seg.counts import counted, list_names
 from wsi_seg.errors import BatchError, WsiSegError
 from wsi_seg.extras import naming_extra
 from wsi_seg.files.address import without_secrets
@@ -237,8 +237,18 @@ def _report(error: WsiSegError) -> dict[str, object]:
     sys.stderr.write(
         f"error: {len(error.failures)} of {counted(total, 'slide')} failed, {error.done} done\n"
     )
-    _table(sys.stderr, ("slide", "reason"), list(error.failures.items()))
+    # One row per slide for programs, and one per reason for people.
+    rows = _by_reason(error.failures) if sys.stderr.isatty() else list(error.failures.items())
+    _table(sys.stderr, ("slide", "reason"), rows)
     return summary | {"failures": error.failures}
+
+
+def _by_reason(failures: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Join the slides whose reasons differ by their names only; the first one's reason is shown."""
+    alike: dict[str, list[str]] = {}
+    for name, reason in failures.items():
+        alike.setdefault(reason.replace(name, ""), []).append(name)
+    return [(list_names(names), failures[names[0]]) for names in alike.values()]
 
 
 def _denied(error: PermissionError) -> WsiSegError:
