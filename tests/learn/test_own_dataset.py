@@ -78,6 +78,12 @@ def test_validation_patches_are_from_held_out_slides_without_augmentation(recipe
         assert all(map(torch.equal, one, trained))
 
 
+def test_colours_are_not_reversed_like_slices(recipe_for):
+    steps = "augment=[{one_of: {of: [{slice_flip: {}}, {hflip: {}}]}}]"
+    with pytest.raises(ConfigError, match="slice_flip reverses slices, but without"):
+        make_dataset(recipe_for(steps))
+
+
 def test_folds_are_chosen(recipe_for):
     recipe = recipe_for("data.validation=0.3", "data.folds=2", "augment=none")
     first, second = (

@@ -45,7 +45,7 @@ class Augmenter:
         steps = PRESETS[augment] if isinstance(augment, str) else augment
         self._pipeline = alb.Compose([_transform(step) for step in steps])
         self._seeded = list(_each(self._pipeline.transforms))
-        self._larger = OVERSIZE if _names(steps) & _SPATIAL else 1.0
+        self._larger = OVERSIZE if step_names(augment) & _SPATIAL else 1.0
 
     def side_to_cut(self, side: int) -> int:
         """Return the side in pixels of the square to read for a patch of this side."""
@@ -90,8 +90,7 @@ def require_no_colour(augment: Augment) -> None:
     ConfigError
         If a step changes colours; the message names it.
     """
-    steps = PRESETS[augment] if isinstance(augment, str) else augment
-    found = sorted(_names(steps) & _COLOUR)
+    found = sorted(step_names(augment) & _COLOUR)
     if found:
         raise ConfigError(
             f"augment: {', '.join(found)} change colours, but with data.context_slices the "
@@ -99,13 +98,13 @@ def require_no_colour(augment: Augment) -> None:
         )
 
 
-def _names(steps: Iterable[StepConfig]) -> set[str]:
+def step_names(augment: Augment) -> set[str]:
     """Return the names of steps, including nested ones."""
     found: set[str] = set()
-    for step in steps:
+    for step in PRESETS[augment] if isinstance(augment, str) else augment:
         found |= step.model_fields_set
         if step.one_of is not None:
-            found |= _names(step.one_of.of)
+            found |= step_names(step.one_of.of)
     return found
 
 

@@ -8,7 +8,7 @@ from torch.utils.data import Dataset
 
 from wsi_seg.config import Recipe
 from wsi_seg.config.augment import Augment, StepConfig
-from wsi_seg.data.augment import require_no_colour
+from wsi_seg.data.augment import require_no_colour, step_names
 from wsi_seg.data.dataset import PatchDataset
 from wsi_seg.data.source import PatchSources
 from wsi_seg.data.weighted import WeightedPatchDataset
@@ -154,7 +154,7 @@ def patch_dataset(
     Raises
     ------
     ConfigError
-        If the recipe changes colours of images whose channels are slices.
+        If the recipe changes colours of images whose channels are slices, or reverses colours.
     StoreError
         If a label lacks one of the classes.
     """
@@ -165,6 +165,11 @@ def patch_dataset(
                 f"got intensity.stain {recipe.intensity.stain} with data.context_slices, whose "
                 "channels are slices; set it to none"
             )
+    elif "slice_flip" in step_names(recipe.augment):
+        raise ConfigError(
+            "augment: slice_flip reverses slices, but without data.context_slices the channels are "
+            "red, green and blue; leave it out"
+        )
     view = View.of(recipe)
     sources = PatchSources(
         [slide.store for slide in slides], recipe.data.label, classes=recipe.class_table, view=view
