@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from wsi_seg.errors import CheckpointError
 from wsi_seg.models.onnx_file import onnx_session
 
-SIDE_PX = 1024
-
 # SAM's normalisation of pixels 0 to 255; exports with (height, width, colour) input include it.
 _MEAN = np.array([123.675, 116.28, 103.53], dtype=np.float32)
 _STD = np.array([58.395, 57.12, 57.375], dtype=np.float32)
