@@ -10,6 +10,7 @@ import threading
 import time
 from dataclasses import replace
 
+import dask
 import pytest
 import torch
 from distributed import Client, Future, LocalCluster
@@ -308,3 +309,4 @@ def test_an_address_that_cannot_be_used_is_refused(address):
         clusters.connected(address),
     ):
         pass
+    assert "scheduler" not in dask.config.config  # dask would wait for the client that failed

@@ -79,7 +79,7 @@ def connected(cluster: str) -> Iterator[Client]:
     kind, _, word = cluster.partition(":")
     if kind in ("tcp", "tls"):
         try:
-            client = Client(cluster, timeout="10s")
+            client = Client(cluster, timeout="10s", set_as_default=False)
         except OSError as error:
             raise ConfigError(f"got --cluster {cluster!r}, but nothing answers there") from error
         except (ValueError, TypeError) as error:  # no port, or tls without certificates
@@ -90,7 +90,10 @@ def connected(cluster: str) -> Iterator[Client]:
         with _without_tracebacks(), client:
             yield client
     elif kind in ("local", "cuda", "slurm"):
-        with _started(cluster, kind, word) as workers, Client(workers) as client:
+        with (
+            _started(cluster, kind, word) as workers,
+            Client(workers, set_as_default=False) as client,
+        ):
             yield client
     else:
         raise ConfigError(
