@@ -130,7 +130,7 @@ def test_schedulers_and_their_pages_stay_on_this_machine(monkeypatch):
     jobs = types.SimpleNamespace(SLURMCluster=Cluster)
     monkeypatch.setitem(sys.modules, "dask_jobqueue", jobs)
     monkeypatch.setattr(clusters, "LocalCluster", Cluster)
-    monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    monkeypatch.setattr(clusters, "Client", lambda workers, **_: workers)
     monkeypatch.setattr(clusters, "visible_gpus", lambda: ("0", "1", "2"))
     for word in ("local:2", "cuda", "slurm"):
         with clusters.connected(word):
@@ -149,7 +149,7 @@ def test_a_number_after_the_colon_is_what_the_cluster_gets(monkeypatch):
     jobs = types.SimpleNamespace(SLURMCluster=Cluster)
     monkeypatch.setitem(sys.modules, "dask_jobqueue", jobs)
     monkeypatch.setattr(clusters, "LocalCluster", Cluster)
-    monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    monkeypatch.setattr(clusters, "Client", lambda workers, **_: workers)
     monkeypatch.setattr(clusters, "visible_gpus", lambda: ("0", "1", "2"))
     for word in ("cuda:2", "slurm", "slurm:8", "slurm:2-16"):
         with clusters.connected(word):
@@ -161,7 +161,7 @@ def test_a_number_after_the_colon_is_what_the_cluster_gets(monkeypatch):
 def test_a_page_is_shown_to_others_where_dask_is_configured_so(monkeypatch):
     Cluster.asked = []
     monkeypatch.setattr(clusters, "LocalCluster", Cluster)
-    monkeypatch.setattr(clusters, "Client", lambda workers: workers)
+    monkeypatch.setattr(clusters, "Client", lambda workers, **_: workers)
     with dask.config.set({"wsi-seg.dashboard": ":8787"}), clusters.connected("local:1"):
         pass
     assert Cluster.asked[0]["scheduler_kwargs"]["dashboard_address"] == ":8787"
@@ -176,7 +176,7 @@ def test_numbers_that_make_no_sense_are_refused(monkeypatch, word):
 
 
 def test_a_scheduler_that_is_gone_is_one_sentence(monkeypatch):
-    def nobody(address, timeout):
+    def nobody(address, **_):
         raise OSError("Timed out trying to connect")
 
     monkeypatch.setattr(clusters, "Client", nobody)
