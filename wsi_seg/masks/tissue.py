@@ -1,5 +1,7 @@
 """Owns tissue detection: separating stained pixels from glass by saturation."""
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -42,7 +44,8 @@ def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
         ``(H, W)``, True for tissue.
     """
     threshold, smooth = _threshold(rgb)
-    found = (smooth > threshold) & (rgb.max(axis=2) > _DARKEST)
+    # By channel, because numpy reduces a last axis of length 3 slowly.
+    found = (smooth > threshold) & (reduce(np.maximum, np.moveaxis(rgb, 2, 0)) > _DARKEST)
     found = ndimage.binary_opening(found, iterations=1)
     found = remove_small_objects(found, max_size=_SPECK_PX)
     mask: NDArray[np.bool_] = remove_small_holes(found, max_size=_HOLE_PX)
@@ -51,8 +54,12 @@ def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
     """Return the threshold on saturation (infinity for no tissue), and each pixel's saturation."""
-    white = np.minimum(rgb * (np.float32(255) / _glass(rgb)), np.float32(255))
-    saturation = white.max(axis=2) - white.min(axis=2)
+    gains = np.float32(255) / _glass(rgb)
+    white = [
+        np.minimum(channel * gain, np.float32(255))
+        for channel, gain in zip(np.moveaxis(rgb, 2, 0), gains, strict=True)
+    ]
+    saturation = reduce(np.maximum, white) - reduce(np.minimum, white)
     smooth = ndimage.gaussian_filter(saturation, sigma=_BLUR_PX)
     flat = float(smooth.max()) - float(smooth.min()) < 1
     if flat or float(smooth.std()) < _NOISE_SPREAD * float(saturation.std()):
@@ -64,7 +71,7 @@ def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
 
 def _glass(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return the colour of the glass, ``(3,)``; white if no pixel is bright enough."""
-    light = rgb.sum(axis=2, dtype=np.uint16)
+    light = reduce(np.add, (channel.astype(np.uint16) for channel in np.moveaxis(rgb, 2, 0)))
     brightest = rgb[light >= np.quantile(light, 1 - _BRIGHTEST_SHARE)]
     colour: NDArray[np.float32] = np.median(brightest, axis=0).astype(np.float32)
     if colour.min() < _DARKEST_GLASS:

@@ -4,6 +4,8 @@ The grid of cells is fixed to the slide's level, not to the region. Each cell ha
 own histogram, and each pixel interpolates the curves of the four cells with the nearest centres.
 """
 
+from functools import reduce
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,7 +53,7 @@ def equalise(
         pixel; the others keep their ratio to it, which preserves hue and saturation.
     """
     kernel = config.kernel_px
-    value = pixels.max(axis=2)
+    value = reduce(np.maximum, np.moveaxis(pixels, 2, 0))
     curves = _curves(value, kernel, config.clip)
     first_row, first_column = wider.y // kernel, wider.x // kernel
     rows = _neighbours(region.y, region.height, extent.height, kernel)
