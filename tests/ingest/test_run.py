@@ -212,6 +212,9 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_refused(tmp_path):
     assert report.lines()[-1].startswith("annotations of slide went with the stores")
     again = tile_slides([path], out, overwrite=True, progress=Silent())
     assert not again.slides[0].replaced_labels
+    (out / "slide" / "labels" / "zarr.json").write_text("{")
+    tile_slides([path], out, overwrite=True, progress=Silent()).require_whole()
+    require_equal(path, out)
 
 
 def test_one_bad_slide_does_not_stop_the_others(tmp_path):

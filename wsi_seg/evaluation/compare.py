@@ -18,6 +18,7 @@ from wsi_seg.evaluation.maps import ALL_MAPS, write_maps
 from wsi_seg.evaluation.matching import Matcher
 from wsi_seg.evaluation.pairing import (
     PredictionTruthStrip,
+    all_ignored,
     compared,
     lack_of_truth,
     paired_strips,
@@ -174,7 +175,7 @@ class Scoring:
             progress=self.progress,
         )
         if not found:
-            return ScoredSlide(name, lack=f"slide {name}: all pixels of {self.label!r} are ignored")
+            return ScoredSlide(name, lack=all_ignored(truth, self.label))
         calibrated = self.measures.calibration and prediction.saved != "labels"
         reliability = slide_reliability(prediction, truth, label=self.label) if calibrated else {}
         maps: tuple[str, ...] = ()

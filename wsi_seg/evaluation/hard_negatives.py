@@ -19,6 +19,7 @@ from wsi_seg.errors import StoreError
 from wsi_seg.evaluation.pairing import compared, require_same_slide
 from wsi_seg.masks.labels import write_values
 from wsi_seg.progress import Progress
+from wsi_seg.reading.channels import largest
 from wsi_seg.reading.resample import read_label
 from wsi_seg.sampling.importance import HARD_NEGATIVES
 from wsi_seg.store import Collection, Multiscale, Predictions, SlideStore
@@ -179,8 +180,7 @@ def _confidence(
 ) -> NDArray[np.uint8]:
     """Compute the confidence ``(H, W)`` of hard pixels of a level, for classes without overlap."""
     extent = found.pyramid.extents[level]
-    confidence: NDArray[np.uint8]
-    confidence = found.probabilities.read(extent.region(level), cached=False).max(axis=2)
+    confidence = largest(found.probabilities.read(extent.region(level), cached=False))
     truth = read_label(true, extent, 0, 0, height=extent.height, width=extent.width)
     if found.image.names_classes and len(found.image.classes) == 1:
         # Pixels of other annotated classes may be hard negatives of the only predicted class.

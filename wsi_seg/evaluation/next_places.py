@@ -20,6 +20,7 @@ from wsi_seg.files.atomic import atomic_path
 from wsi_seg.files.half_written import remove_partials
 from wsi_seg.geometry import Extent
 from wsi_seg.progress import Progress
+from wsi_seg.reading.channels import largest
 from wsi_seg.reading.resample import read_label
 from wsi_seg.store import Collection, Predictions, SlideStore, read_thumbnail
 from wsi_seg.store.class_view import any_plane
@@ -182,7 +183,7 @@ def _cells(found: SlideStore, slide: SlideStore, label: str, side_um: float) -> 
     )
     extent = levels[level]
     probability = found.probabilities.read(extent.region(level), cached=False) / np.float64(255)
-    uncertainty = (4 * probability * (1 - probability)).max(axis=2)
+    uncertainty = largest(4 * probability * (1 - probability))
     unlabelled = np.ones(uncertainty.shape, dtype=np.bool_)
     if label in slide.label_names():
         known = any_plane(slide.planes(label))

@@ -59,6 +59,11 @@ def lack_of_truth(slide: SlideStore, label: str) -> str | None:
     )
 
 
+def all_ignored(slide: SlideStore, label: str) -> str:
+    """Return the error for a slide that has no pixel to score."""
+    return f"slide {slide.name}: all pixels of {label!r} are ignored"
+
+
 def unscored_lines(slides: Sequence[str]) -> list[str]:
     """List the slides that were not scored because they have no truth, in at most one line."""
     if not slides:

@@ -18,6 +18,7 @@ from wsi_seg.choices import Scope
 from wsi_seg.counts import counted
 from wsi_seg.errors import BatchError, ConfigError, StoreError
 from wsi_seg.evaluation.pairing import (
+    all_ignored,
     compared,
     lack_of_truth,
     paired_strips,
@@ -274,7 +275,7 @@ def _scores_or_lack(
     if lack is not None:
         return lack
     found = slide_scores(prediction, truth, rules, label=label)
-    return f"slide {truth.name}: all pixels of {label!r} are ignored" if found is None else found
+    return all_ignored(truth, label) if found is None else found
 
 
 def slide_scores(

@@ -66,7 +66,7 @@ class RunPlan(SlidesReport[tuple[SlidePlan, ...]]):
     @property
     def skipped(self) -> int:
         """Number of tiles to skip, of all members."""
-        return sum(int((~plan.keep).sum()) for slide in self.slides for plan in slide)
+        return _skipped(self.slides)
 
     def lines(self) -> list[str]:
         """Format the plan as lines of text."""
@@ -198,6 +198,10 @@ def _tiles(slides: Sequence[Sequence[SlidePlan]]) -> int:
     return sum(int(plan.keep.sum()) for slide in slides for plan in slide)
 
 
+def _skipped(slides: Sequence[Sequence[SlidePlan]]) -> int:
+    return sum(int((~plan.keep).sum()) for slide in slides for plan in slide)
+
+
 def _warn_of_many(
     slides: Sequence[Sequence[SlidePlan]], model: Model, options: InferOptions
 ) -> None:
@@ -224,7 +228,7 @@ def _plan_memory(
     unfinished: Mapping[str, Mapping[str, object]],
     out: Path | None,
 ) -> MemoryPlan:
-    tiles = max(1, sum(int(plan.keep.sum()) for slide in slides for plan in slide))
+    tiles = max(1, _tiles(slides))
     batches = unfinished_batches(unfinished, len(model.members))
     if batches is not None and 0 < options.batch < max(batches):
         batches = None  # refused later, with a message that names the difference
@@ -265,11 +269,12 @@ def unfinished_batches(
 
 def _slide_line(plans: Sequence[SlidePlan]) -> str:
     """Describe one slide to the user."""
-    row = _slide_row(plans)
-    tiles, strips = (counted(int(str(row[name])), name[:-1]) for name in ("tiles", "strips"))
+    plan = finest(plans)
+    extent = plan.native or plan.extent
     return (
-        "{slide}: {height} x {width} px from level {level}, ".format_map(row)
-        + f"{tiles} of {row['tile_px']} px, {row['skipped']} skipped, {strips}"
+        f"{plan.slide}: {extent.height} x {extent.width} px from level {plan.level}, "
+        f"{counted(_tiles([plans]), 'tile')} of {plan.tile_px} px, {_skipped([plans])} skipped, "
+        f"{counted(len(plan.strips), 'strip')}"
     )
 
 
@@ -283,8 +288,8 @@ def _slide_row(plans: Sequence[SlidePlan]) -> dict[str, object]:
         "downsample": plan.downsample,
         "mpp": plan.mpp,
         "tile_px": plan.tile_px,
-        "tiles": sum(int(one.keep.sum()) for one in plans),
-        "skipped": sum(int((~one.keep).sum()) for one in plans),
+        "tiles": _tiles([plans]),
+        "skipped": _skipped([plans]),
         "strips": len(plan.strips),
         "notes": [note for one in plans for note in one.notes],
     }

@@ -1,6 +1,7 @@
 """Owns tiling one slide: the units of work, and those that earlier runs have finished."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -168,7 +169,9 @@ class SlideJob:
             seal(self._partial, self._digests())
         if object_path(self._partial) is None:
             (self._partial / JOURNAL).unlink(missing_ok=True)
-        self._replaced = tuple(sorted({*label_list(self._final / LABELS)} - {TISSUE}))
+        if self._options.overwrite:
+            with suppress(StoreError):  # damaged, which may be why it is replaced
+                self._replaced = tuple(sorted({*label_list(self._final / LABELS)} - {TISSUE}))
         rename(self._partial, self._final, replace=self._options.overwrite, without=(JOURNAL,))
 
     def _digests(self) -> dict[str, int]:

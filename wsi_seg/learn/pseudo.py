@@ -24,6 +24,7 @@ from wsi_seg.masks.objects import measure_objects, write_objects
 from wsi_seg.masks.vectorize import vectorize
 from wsi_seg.postprocess.label_map import background, label_map
 from wsi_seg.progress import Progress
+from wsi_seg.reading.channels import largest
 from wsi_seg.reading.resample import under_centres
 from wsi_seg.sampling.maps import PSEUDO, TrainingSlide
 from wsi_seg.store import (
@@ -256,10 +257,10 @@ class _HardLabels:
                 found, best = np.arange(1, values.shape[-1] + 1, dtype=np.uint8), values
                 some = best > low
             case "exclusive":
-                found, best = label_map(values, "exclusive"), values.max(axis=-1)
+                found, best = label_map(values, "exclusive"), largest(values)
                 some = background(values) < 255 - low
             case _:
-                found, best = (values.argmax(axis=-1) + 1).astype(np.uint8), values.max(axis=-1)
+                found, best = (values.argmax(axis=-1) + 1).astype(np.uint8), largest(values)
                 some = best > low
         ids: NDArray[np.uint8] = found * (best >= high)
         ids[some & (ids == 0)] = IGNORE

@@ -114,8 +114,8 @@ def _split(
     declared: bool,
 ) -> Split:
     """Leave out pseudo-labels of held-out groups; refuse other slides of them if declared."""
-    seen = {groups[name] for name in held_out if name in groups}
-    alike = [name for name in pool if name not in held_out and groups.get(name) in seen]
+    held, seen = set(held_out), {groups[name] for name in held_out if name in groups}
+    alike = [name for name in pool if name not in held and groups.get(name) in seen]
     split = [name for name in alike if not pool[name].is_pseudo]
     if split and declared:
         raise ConfigError(
@@ -128,7 +128,8 @@ def _split(
             "scores are too high; name them in data.validation, too",
             ", ".join(split),
         )
-    train = [name for name in pool if name not in held_out and (name in split or name not in alike)]
+    left_out = held | (set(alike) - set(split))
+    train = [name for name in pool if name not in left_out]
     if not train:
         raise ConfigError(_nothing_left(pool))
     if not held_out:

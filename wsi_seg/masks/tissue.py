@@ -8,6 +8,8 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from skimage.morphology import remove_small_holes, remove_small_objects
 
+from wsi_seg.reading.channels import largest
+
 # Glass and scanner noise are below this saturation (0 to 255); faint stain is above.
 _MIN_SATURATION = 10
 
@@ -44,8 +46,7 @@ def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
         ``(H, W)``, True for tissue.
     """
     threshold, smooth = _threshold(rgb)
-    # By channel, because numpy reduces a last axis of length 3 slowly.
-    found = (smooth > threshold) & (reduce(np.maximum, np.moveaxis(rgb, 2, 0)) > _DARKEST)
+    found = (smooth > threshold) & (largest(rgb) > _DARKEST)
     found = ndimage.binary_opening(found, iterations=1)
     found = remove_small_objects(found, max_size=_SPECK_PX)
     mask: NDArray[np.bool_] = remove_small_holes(found, max_size=_HOLE_PX)
@@ -54,6 +55,7 @@ def find_tissue(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _threshold(rgb: NDArray[np.uint8]) -> tuple[float, NDArray[np.float32]]:
     """Return the threshold on saturation (infinity for no tissue), and each pixel's saturation."""
+    # By channel: numpy reduces a last axis of length 3 slowly.
     gains = np.float32(255) / _glass(rgb)
     white = [
         np.minimum(channel * gain, np.float32(255))

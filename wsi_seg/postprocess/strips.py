@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from wsi_seg.errors import StoreError
 from wsi_seg.geometry import Region
 from wsi_seg.postprocess.label_map import label_map
+from wsi_seg.reading.channels import largest
 from wsi_seg.store import Multiscale
 
 STRIP_PX = 512
@@ -50,8 +50,7 @@ def argmax_strips(image: Multiscale, *, strip_px: int = STRIP_PX) -> Source:
         for strip, rows in _read(image, strip_px):
             if rows.ndim != 3:
                 raise StoreError(f"{image.path} is a label; expected the probabilities")
-            # By class, because numpy reduces a short last axis slowly.
-            probability = reduce(np.maximum, np.moveaxis(rows, 2, 0))
+            probability = largest(rows)
             if exclusive:
                 ids = label_map(rows, "exclusive")
             elif rows.shape[2] == 1:

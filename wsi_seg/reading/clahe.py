@@ -4,13 +4,12 @@ The grid of cells is fixed to the slide's level, not to the region. Each cell ha
 own histogram, and each pixel interpolates the curves of the four cells with the nearest centres.
 """
 
-from functools import reduce
-
 import numpy as np
 from numpy.typing import NDArray
 
 from wsi_seg.config.intensity import LocalContrastConfig
 from wsi_seg.geometry import Extent, Region
+from wsi_seg.reading.channels import largest
 
 Pixels = NDArray[np.uint8]
 
@@ -53,7 +52,7 @@ def equalise(
         pixel; the others keep their ratio to it, which preserves hue and saturation.
     """
     kernel = config.kernel_px
-    value = reduce(np.maximum, np.moveaxis(pixels, 2, 0))
+    value = largest(pixels)
     curves = _curves(value, kernel, config.clip)
     first_row, first_column = wider.y // kernel, wider.x // kernel
     rows = _neighbours(region.y, region.height, extent.height, kernel)

@@ -7,8 +7,8 @@ _KEYS = {
     "mpx_per_second": "Mpx per s", "patches_per_second": "patches per s",
 }  # fmt: skip
 _WORDS = {
-    "dice": "Dice", "jaccard": "Jaccard", "iou": "IoU", "f1": "F1", "pq": "PQ", "ap": "AP",
-    "hd95": "HD95", "sd": "SD", "froc": "FROC", "cpm": "CPM", "tta": "TTA", "id": "ID",
+    "dice": "Dice", "iou": "IoU", "f1": "F1", "pq": "PQ", "ap": "AP",
+    "hd95": "HD95", "sd": "SD", "tta": "TTA",
 }  # fmt: skip
 _UNITS = {"_um2": "µm²", "_um": "µm", "_px": "px", "_seconds": "s", "_mm": "mm"}
 
